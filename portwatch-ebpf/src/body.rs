@@ -1,0 +1,98 @@
+//! The largest programs are split: what is attached, maybe several times, only decides whether the
+//! body runs, which is loaded once.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, map, tracepoint},
+    maps::ProgramArray,
+    programs::{BtfTracePointContext, TracePointContext},
+};
+
+use crate::{
+    maps::config,
+    standin,
+    syscall::returned,
+    tcp::{change, changed, released, reset_sent},
+    twin::{Hook, Turn},
+};
+
+/// The programs that have a body.
+#[derive(Clone, Copy)]
+pub enum Program {
+    SysExit,
+    State,
+    Destroy,
+    SendReset,
+}
+
+// Where bodies are found: the loader knows these by the name of the program.
+#[map]
+pub static SYS_EXIT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static INET_SOCK_SET_STATE: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static TCP_DESTROY_SOCK: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static TCP_SEND_RESET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Runs the body in this map, and does not come back.
+macro_rules! run {
+    ($map:ident, $ctx:expr) => {
+        unsafe { $map.tail_call($ctx, 0) }
+    };
+}
+pub(crate) use run;
+
+/// Declares a body, which the loader knows by the ending `_body`, and what tells that it is done where
+/// there are no stand-ins.
+///
+/// Kernels since 6.13 give a program that nobody can enter twice on a CPU a stack per CPU; a body may be
+/// entered twice, so it must not get one. No program with a tail call does, even if the verifier
+/// finds that it is never made.
+macro_rules! body {
+    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr, $done:expr }) => {
+        #[$kind]
+        pub fn $name($ctx: $context) -> $ret {
+            $body;
+            match config!(standins) {
+                0 => $done,
+                1 => standin::done($program),
+                _ => run!($map, &$ctx),
+            }
+            0
+        }
+    };
+}
+
+body! {
+    #[tracepoint]
+    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx), {} }
+}
+
+body! {
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    inet_sock_set_state_body |ctx: BtfTracePointContext| -> i32 {
+        Program::State, INET_SOCK_SET_STATE, changed(&ctx), over(Hook::State, ctx.arg(0), change(&ctx))
+    }
+}
+
+body! {
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    tcp_destroy_sock_body |ctx: BtfTracePointContext| -> i32 {
+        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0)), over(Hook::Destroy, ctx.arg(0), 0)
+    }
+}
+
+body! {
+    #[btf_tracepoint(function = "tcp_send_reset")]
+    tcp_send_reset_body |ctx: BtfTracePointContext| -> i32 {
+        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx), over(Hook::SendReset, ctx.arg(0), 0)
+    }
+}
+
+/// Tells the twin.
+#[inline(always)]
+fn over(hook: Hook, object: usize, change: u32) {
+    if let Some(turn) = Turn::taken(hook, object, change) {
+        turn.over();
+    }
+}

@@ -1,0 +1,133 @@
+//! Hooks at the root cgroup, for what the last tier cannot see otherwise, and news of cgroups.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel_str},
+    macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{BtfTracePointContext, SockAddrContext, SockContext, SockOpsContext},
+};
+use portwatch_common::{Kind, PATH_MAX, Socket};
+
+use crate::{
+    bind,
+    maps::{SOCKETS, offset},
+    memory::{Direct, Memory, Probe},
+    owner::owner_by_address,
+    process,
+    socket::IPPROTO_UDP,
+    twin::{Hook, once, twins},
+    udp,
+};
+
+const ALLOW: i32 = 1;
+const BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB: u32 = 5;
+
+/// Gives every new socket its cookie, which programs that may not make one then find.
+#[cgroup_sock(sock_create)]
+pub fn cgroup_sock_create(ctx: SockContext) -> i32 {
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    ALLOW
+}
+
+/// The same for accepted sockets, where tracing programs cannot make cookies.
+#[sock_ops]
+pub fn sock_ops_established(ctx: SockOpsContext) -> u32 {
+    if ctx.op() == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    }
+    1
+}
+
+/// The end of a udp socket.
+#[cgroup_sock(sock_release)]
+pub fn cgroup_sock_release(ctx: SockContext) -> i32 {
+    if unsafe { (*ctx.sock).protocol } == IPPROTO_UDP as u32 {
+        let key = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        if let Some(socket) = SOCKETS.get_ptr(key) {
+            udp::close(unsafe { &*socket });
+            let _ = SOCKETS.remove(key);
+        }
+    }
+    ALLOW
+}
+
+/// An unconnected send: a socket that was not bound has just been.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn cgroup_sendmsg4(ctx: SockAddrContext) -> i32 {
+    sends(ctx.sock_addr);
+    ALLOW
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sends(ctx.sock_addr);
+    ALLOW
+}
+
+#[inline(always)]
+fn sends(ctx: *mut bpf_sock_addr) {
+    let key = unsafe { bpf_get_socket_cookie(ctx.cast()) };
+    if unsafe { (*ctx).protocol } != IPPROTO_UDP as u32 || bind::known(0, key) {
+        return;
+    }
+    let sk: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return;
+    }
+    udp::report_bind(Socket {
+        cookie: key,
+        // The socket's, not the hook's: a v6 socket may send to a v4-mapped address.
+        family: unsafe { (*sk).family } as u16,
+        protocol: IPPROTO_UDP,
+        lport: unsafe { (*sk).src_port } as u16,
+        netns: task_netns(),
+        owner: owner_by_address(),
+        ..Socket::default()
+    });
+}
+
+/// Network namespace of the current task.
+#[inline(always)]
+fn task_netns() -> u32 {
+    let task = unsafe { aya_ebpf::helpers::bpf_get_current_task() } as usize;
+    unsafe {
+        let proxy: usize = Probe::read(task, offset!(task_nsproxy));
+        let net: usize = Probe::read(proxy, offset!(nsproxy_net));
+        Probe::read(net, offset!(net_inum))
+    }
+}
+
+twins! {
+    #[btf_tracepoint(function = "cgroup_mkdir")]
+    cgroup_mkdir, cgroup_mkdir_twin |ctx: BtfTracePointContext| once(Hook::Mkdir, ctx.arg(0), || cgroup_made(&ctx))
+}
+
+/// A new cgroup, so that its path is known even if it is gone when its processes' events are shown.
+#[inline(always)]
+fn cgroup_made(ctx: &BtfTracePointContext) {
+    let (cgroup, path): (usize, usize) = (ctx.arg(0), ctx.arg(1));
+    let hierarchy: i32 = unsafe {
+        let root: usize = Direct::read(cgroup, offset!(cgroup_root));
+        Direct::read(root, offset!(cgroup_hierarchy))
+    };
+    // Ids of version 1 hierarchies overlap with those of the one that counts.
+    if hierarchy != 0 {
+        return;
+    }
+    let id = unsafe {
+        let node: usize = Direct::read(cgroup, offset!(cgroup_kn));
+        Direct::read(node, offset!(kernfs_id))
+    };
+    process::send(Kind::Cgroup, |scratch| {
+        scratch.head.cgroup = id;
+        let length = unsafe {
+            bpf_probe_read_kernel_str(
+                scratch.text.as_mut_ptr().cast(),
+                PATH_MAX as u32,
+                path as *const _,
+            )
+        };
+        scratch.head.exe_len = if length > 0 { length as u16 } else { 0 };
+    });
+}

@@ -1,0 +1,119 @@
+//! connect(2) as it returns: attempts that fail at once, which never reach SYN-SENT or leave it
+//! within the call. All other outcomes come with the state change.
+
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use portwatch_common::{Kind, flag};
+
+use crate::{
+    bind::errno,
+    call::{self, Call},
+    emit::{Details, emit, now},
+    memory::{Direct, Memory, Probe},
+    owner::owner,
+    socket::{
+        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, find, is_stream, is_subflow, key, new,
+        protocol, read_name,
+    },
+    tcp::outcome,
+    twin::{Hook, once, twins},
+};
+
+const EINTR: u16 = 4;
+const EISCONN: u16 = 106;
+const ECONNABORTED: u16 = 103;
+const EALREADY: u16 = 114;
+const EINPROGRESS: u16 = 115;
+/// `ERESTARTSYS` and its like: the call goes on later.
+const ERESTART: core::ops::RangeInclusive<u16> = 512..=516;
+
+/// A connect of this stream socket to `name` returned `error`.
+#[inline(never)]
+pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
+    if matches!(error, 0 | EINTR | EISCONN | EALREADY | EINPROGRESS) || ERESTART.contains(&error) {
+        return;
+    }
+    let protocol = protocol::<M>(sk);
+    if !is_stream(protocol) || protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
+        return;
+    }
+    let key = key::<M>(sk);
+    let ts = now();
+    if let Some(socket) = find(sk, key) {
+        let socket = unsafe { &mut *socket };
+        if socket.flags & flag::FAILED_IN_CALL != 0 {
+            return outcome(socket, ts, error);
+        }
+        if socket.flags & flag::OUTCOME_REPORTED != 0
+            && (socket.outcome == error || error == ECONNABORTED)
+        {
+            // The call brings home what was reported when it happened.
+            socket.flags &= !flag::OUTCOME_REPORTED;
+            return;
+        }
+        if socket.flags & flag::CONNECTING != 0 {
+            return;
+        }
+    }
+    let mut socket = new::<M>(sk, owner());
+    // Without a peer when the call named none that can be read.
+    if !read_name(name, &mut socket.raddr, &mut socket.rport) {
+        socket.raddr = [0; 2];
+        socket.rport = 0;
+    }
+    emit(
+        Kind::Connect,
+        ts,
+        &socket,
+        Details {
+            error,
+            ..Details::default()
+        },
+    );
+}
+
+/// A v6 socket connects to a v4-mapped address through the v4 function: the outer one counts.
+#[inline(always)]
+fn function_returned<M: Memory>(sk: usize, name: usize, function: u16, ret: i32) {
+    if ret < 0 && family::<M>(sk) == function {
+        returned::<M>(sk, Name::Kernel(name), errno(ret));
+    }
+}
+
+twins! {
+    #[fexit(function = "tcp_v4_connect")]
+    exit_tcp_v4_connect, exit_tcp_v4_connect_twin |ctx: FExitContext| once(Hook::Connect4, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET, ctx.arg(3)))
+}
+
+twins! {
+    #[fexit(function = "tcp_v6_connect")]
+    exit_tcp_v6_connect, exit_tcp_v6_connect_twin |ctx: FExitContext| once(Hook::Connect6, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET6, ctx.arg(3)))
+}
+
+#[kprobe]
+pub fn kprobe_tcp_v4_connect(ctx: ProbeContext) -> u32 {
+    call::enter(Call::Connect4, ctx.arg(0), ctx.arg(1))
+}
+
+#[kretprobe]
+pub fn kretprobe_tcp_v4_connect(ctx: RetProbeContext) -> u32 {
+    if let Some([sk, name]) = call::leave(Call::Connect4) {
+        function_returned::<Probe>(sk, name, AF_INET, ctx.ret());
+    }
+    0
+}
+
+#[kprobe]
+pub fn kprobe_tcp_v6_connect(ctx: ProbeContext) -> u32 {
+    call::enter(Call::Connect6, ctx.arg(0), ctx.arg(1))
+}
+
+#[kretprobe]
+pub fn kretprobe_tcp_v6_connect(ctx: RetProbeContext) -> u32 {
+    if let Some([sk, name]) = call::leave(Call::Connect6) {
+        function_returned::<Probe>(sk, name, AF_INET6, ctx.ret());
+    }
+    0
+}

@@ -1,0 +1,93 @@
+//! Handing records to user space, and counting those for which there is no room.
+
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use portwatch_common::{Kind, Socket, SocketRecord};
+
+use crate::maps::{EVENTS, config, count};
+
+const BPF_RB_NO_WAKEUP: u64 = 1;
+const BPF_RB_FORCE_WAKEUP: u64 = 2;
+const BPF_RB_AVAIL_DATA: u64 = 0;
+
+/// Nanoseconds of `CLOCK_BOOTTIME`.
+#[inline(always)]
+pub fn now() -> u64 {
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Time since a start; 0 where that is not known.
+#[inline(always)]
+pub fn elapsed(ts: u64, start: u64) -> u64 {
+    if start == 0 { 0 } else { ts - start }
+}
+
+/// The reader looks every few milliseconds by itself; it is woken only when the ring fills faster.
+#[inline(always)]
+pub fn wakeup() -> u64 {
+    if EVENTS.query(BPF_RB_AVAIL_DATA) >= config!(wakeup_bytes) as u64 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    }
+}
+
+/// What is told besides the socket itself.
+#[derive(Default)]
+pub struct Details {
+    pub cause: u8,
+    pub error: u16,
+    pub reason: u32,
+    /// Nanoseconds; 0 when not known.
+    pub elapsed: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rtt: u32,
+    pub retrans: u32,
+}
+
+/// Reports something that happened to a socket at `ts`.
+#[inline(always)]
+pub fn emit(kind: Kind, ts: u64, socket: &Socket, details: Details) {
+    submit(kind, ts, socket, &details);
+}
+
+/// One copy for all places that report: the programs stay small, and load fast.
+#[inline(never)]
+fn submit(kind: Kind, ts: u64, socket: &Socket, details: &Details) {
+    if config!(kinds) & (1 << kind as u32) == 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<SocketRecord>(0) else {
+        return lost(kind);
+    };
+    let record = entry.as_mut_ptr();
+    unsafe {
+        (*record).kind = kind as u8;
+        (*record).cause = details.cause;
+        (*record).error = details.error;
+        (*record).reason = details.reason;
+        (*record).ts = ts;
+        (*record).elapsed = details.elapsed;
+        (*record).rx_bytes = details.rx_bytes;
+        (*record).tx_bytes = details.tx_bytes;
+        (*record).rtt = details.rtt;
+        (*record).retrans = details.retrans;
+        copy(socket, &raw mut (*record).socket);
+    }
+    entry.submit(wakeup());
+}
+
+/// Copies word by word: a call of memcpy is more than the kernel's programs have.
+#[inline(always)]
+unsafe fn copy(from: &Socket, to: *mut Socket) {
+    let from = (&raw const *from).cast::<u64>();
+    let to = to.cast::<u64>();
+    for word in 0..size_of::<Socket>() / 8 {
+        unsafe { *to.add(word) = *from.add(word) };
+    }
+}
+
+#[inline(always)]
+pub fn lost(kind: Kind) {
+    count(|loss| &mut loss.full[kind as usize & 15]);
+}

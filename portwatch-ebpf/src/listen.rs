@@ -1,0 +1,101 @@
+//! listen(2), reported when it returns: only then is it certain whose the port is.
+
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use portwatch_common::{Kind, Socket, flag};
+
+use crate::{
+    bind::errno,
+    call::{self, Call},
+    emit::{Details, emit, now},
+    maps::offset,
+    memory::{Direct, Memory, Probe},
+    owner::owner,
+    socket::{IPPROTO_TCP, find, first_subflow, is_stream, is_subflow, key, new, protocol},
+    twin::{Hook, once, twins},
+};
+
+/// A listen on this socket with this backlog returned `error`.
+#[inline(never)]
+pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
+    let protocol = protocol::<M>(sk);
+    if !is_stream(protocol) || protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
+        return;
+    }
+    let key = key::<M>(sk);
+    let ts = now();
+    let details = Details {
+        error,
+        ..Details::default()
+    };
+    if error != 0 {
+        if let Some(socket) = find(sk, key) {
+            unsafe { (*socket).flags &= !flag::LISTENING };
+        }
+        let socket = Socket {
+            backlog,
+            ..new::<M>(sk, owner())
+        };
+        return emit(Kind::Listen, ts, &socket, details);
+    }
+    let Some(socket) = find(sk, key) else { return };
+    let socket = unsafe { &mut *socket };
+    // A second listen only changes the backlog.
+    socket.backlog = match first_subflow(sk, protocol) {
+        0 => unsafe { M::read(sk, offset!(sk_max_ack_backlog)) },
+        first => unsafe { Probe::read(first, offset!(sk_max_ack_backlog)) },
+    };
+    if socket.flags & flag::LISTENING != 0 {
+        socket.flags = socket.flags & flag::BOUND | flag::LIVE | flag::LISTENER;
+        socket.since = socket.started;
+        if socket.lport == 0 {
+            // An unbound socket got its port from listen.
+            socket.lport = unsafe { M::read(sk, offset!(sk_num)) };
+        }
+        emit(Kind::Listen, ts, socket, details);
+    }
+}
+
+#[inline(always)]
+fn sk_of<M: Memory>(socket: usize) -> usize {
+    unsafe { M::read(socket, offset!(socket_sk)) }
+}
+
+twins! {
+    #[fexit(function = "inet_listen")]
+    exit_inet_listen, exit_inet_listen_twin |ctx: FExitContext| once(Hook::Listen, ctx.arg(0), || returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2))))
+}
+
+twins! {
+    #[fexit(function = "mptcp_listen")]
+    exit_mptcp_listen, exit_mptcp_listen_twin |ctx: FExitContext| once(Hook::MptcpListen, ctx.arg(0), || returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2))))
+}
+
+#[kprobe]
+pub fn kprobe_inet_listen(ctx: ProbeContext) -> u32 {
+    call::enter(Call::Listen, ctx.arg(0), ctx.arg(1))
+}
+
+#[kretprobe]
+pub fn kretprobe_inet_listen(ctx: RetProbeContext) -> u32 {
+    if let Some([socket, backlog]) = call::leave(Call::Listen) {
+        returned::<Probe>(sk_of::<Probe>(socket), backlog as u32, errno(ctx.ret()));
+    }
+    0
+}
+
+/// Apart from inet_listen, which it calls on kernels before 6.6.
+#[kprobe]
+pub fn kprobe_mptcp_listen(ctx: ProbeContext) -> u32 {
+    call::enter(Call::MptcpListen, ctx.arg(0), ctx.arg(1))
+}
+
+#[kretprobe]
+pub fn kretprobe_mptcp_listen(ctx: RetProbeContext) -> u32 {
+    if let Some([socket, backlog]) = call::leave(Call::MptcpListen) {
+        returned::<Probe>(sk_of::<Probe>(socket), backlog as u32, errno(ctx.ret()));
+    }
+    0
+}

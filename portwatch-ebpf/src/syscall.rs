@@ -1,0 +1,182 @@
+//! The last tier's view of calls: one program at the exit of five syscalls, with the arguments from
+//! the registers and the socket from the file descriptor. It sees no io_uring; uring.rs does.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_task,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use portwatch_common::flag;
+
+use crate::{
+    accept, bind,
+    bind::errno,
+    body::{SYS_EXIT, run},
+    connect, listen,
+    maps::{config, offset},
+    memory::{Direct, Memory, Probe},
+    socket::{IPPROTO_UDP, Name, find, is_inet, is_stream, key, protocol},
+    udp,
+};
+
+// x86-64 numbers; the loader does not offer this tier on other machines. Calls of 32 bit programs,
+// whose numbers mean others, do not come here.
+const CONNECT: i32 = 42;
+const ACCEPT: i32 = 43;
+const BIND: i32 = 49;
+const LISTEN: i32 = 50;
+const ACCEPT4: i32 = 288;
+
+// Where kernels before 5.15 keep the registers: at the top of the stack.
+const STACK_SIZE: usize = 16384;
+const REGISTERS_SIZE: usize = 168;
+
+#[tracepoint]
+pub fn sys_exit(ctx: TracePointContext) -> u32 {
+    run!(SYS_EXIT, &ctx);
+    0
+}
+
+#[inline(always)]
+pub fn returned(ctx: &TracePointContext) {
+    // Layout of all events syscalls/sys_exit_*: number at 8, returned value at 16.
+    let (Ok(number), Ok(ret)) = (unsafe { ctx.read_at::<i32>(8) }, unsafe {
+        ctx.read_at::<i64>(16)
+    }) else {
+        return;
+    };
+    let (fd, second) = arguments();
+    match number {
+        ACCEPT | ACCEPT4 if ret >= 0 => {
+            let sk = socket_of(ret as u32);
+            if sk != 0 {
+                accept::accepted::<Probe>(sk, socket_of(fd as u32));
+            }
+        }
+        CONNECT => connected(
+            socket_of(fd as u32),
+            Name::User(second as usize),
+            errno(ret as i32),
+        ),
+        BIND => bound(
+            socket_of(fd as u32),
+            Name::User(second as usize),
+            errno(ret as i32),
+        ),
+        LISTEN => listened(socket_of(fd as u32), second as u32, errno(ret as i32)),
+        _ => {}
+    }
+}
+
+/// First and second argument of the current syscall.
+#[inline(always)]
+pub fn arguments() -> (u64, u64) {
+    unsafe {
+        if config!(task_pt_regs_helper) == 1 {
+            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as usize;
+            (
+                Direct::read(regs, offset!(regs_di)),
+                Direct::read(regs, offset!(regs_si)),
+            )
+        } else {
+            let stack: usize = Probe::read(bpf_get_current_task() as usize, offset!(task_stack));
+            let regs = stack + STACK_SIZE - REGISTERS_SIZE;
+            (
+                Probe::read(regs, offset!(regs_di)),
+                Probe::read(regs, offset!(regs_si)),
+            )
+        }
+    }
+}
+
+#[inline(always)]
+pub fn connected(sk: usize, name: Name, error: u16) {
+    if !is_inet::<Probe>(sk) {
+        return;
+    }
+    if protocol::<Probe>(sk) != IPPROTO_UDP {
+        return connect::returned::<Probe>(sk, name, error);
+    }
+    if !names_address(name) {
+        // A dissolved association gives back a port that bind did not ask for.
+        if error == 0
+            && !has_port(sk)
+            && let Some(socket) = find(sk, key::<Probe>(sk))
+        {
+            unsafe { (*socket).flags &= !flag::BOUND };
+        }
+        return;
+    }
+    if !bind::known(sk, key::<Probe>(sk)) && has_port(sk) {
+        udp::bound_by_connect::<Probe>(sk);
+    }
+    udp::connected::<Probe>(sk, name, error);
+}
+
+#[inline(always)]
+fn has_port(sk: usize) -> bool {
+    unsafe { Probe::read::<u16>(sk, offset!(sk_num)) != 0 }
+}
+
+/// Whether a connect names a peer, rather than dissolving the association.
+#[inline(always)]
+fn names_address(name: Name) -> bool {
+    crate::socket::read_name(name, &mut [0; 2], &mut 0)
+}
+
+#[inline(always)]
+pub fn bound(sk: usize, name: Name, error: u16) {
+    let protocol = protocol::<Probe>(sk);
+    if is_inet::<Probe>(sk) && (is_stream(protocol) || protocol == IPPROTO_UDP) {
+        bind::report::<Probe>(sk, name, error);
+    }
+}
+
+#[inline(always)]
+pub fn listened(sk: usize, backlog: u32, error: u16) {
+    if is_inet::<Probe>(sk) {
+        listen::returned::<Probe>(sk, backlog, error);
+    }
+}
+
+/// The socket behind a file descriptor of the current process; 0 when it is none.
+#[inline(always)]
+pub fn socket_of(fd: u32) -> usize {
+    unsafe {
+        if config!(task_btf_helper) == 1 {
+            file_of::<Direct>(bpf_get_current_task_btf() as usize, fd)
+        } else {
+            file_of::<Probe>(bpf_get_current_task() as usize, fd)
+        }
+    }
+}
+
+#[inline(always)]
+fn file_of<M: Memory>(task: usize, fd: u32) -> usize {
+    unsafe {
+        let files: usize = M::read(task, offset!(task_files));
+        let table: usize = M::read(files, offset!(files_fdt));
+        if fd >= M::read(table, offset!(fdt_max_fds)) {
+            return 0;
+        }
+        let array: usize = M::read(table, offset!(fdt_fd));
+        socket_in(Probe::read(array + fd as usize * 8, 0))
+    }
+}
+
+/// The socket behind a file; 0 when it is none.
+#[inline(always)]
+pub fn socket_in(file: usize) -> usize {
+    unsafe {
+        let socket: usize = Probe::read(file, offset!(file_private_data));
+        if file == 0 || socket == 0 {
+            return 0;
+        }
+        // A socket's back pointer, which lies before its sk, proves that this file is a socket.
+        let [back, sk]: [usize; 2] = Probe::read(socket, offset!(socket_file));
+        if back == file { sk } else { 0 }
+    }
+}

@@ -1,0 +1,237 @@
+//! Whether a bind would succeed now, and what is in its way: the rules of the kernel
+//! (inet_csk_get_port and inet_rcv_saddr_equal in net/ipv4/inet_connection_sock.c,
+//! udp_lib_get_port in net/ipv4/udp.c), applied to rows.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::event::{Family, Proto};
+use crate::row::{Row, State};
+
+/// A bind that might be tried. `::` is meant as most programs have it: for IPv4 as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Tcp (mptcp shares its ports) or udp.
+    pub proto: Proto,
+    pub addr: IpAddr,
+    pub port: u16,
+    /// Only of use with an IPv6 address.
+    pub v6only: bool,
+    pub netns: Option<u32>,
+}
+
+/// A socket that a bind runs into.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Obstacle<'a> {
+    pub row: &'a Row,
+    pub overlap: Overlap,
+    /// Whether it also stops a bind with SO_REUSEADDR. A connection, also one in TIME-WAIT, does not
+    /// when it had set that option as well, as servers do.
+    pub hard: bool,
+}
+
+/// How two addresses get into each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    Same,
+    /// The socket has a wildcard address, which includes ours.
+    TheirWildcard,
+    /// Ours is a wildcard, which includes that of the socket.
+    OurWildcard,
+    /// The socket has the address `::` and includes ours unless it is for IPv6 only, which nobody told.
+    PerhapsTheirWildcard,
+}
+
+/// The sockets in the way of a bind. Rows of other network namespaces never are.
+pub fn obstacles<'a>(attempt: &Attempt, rows: &'a [Row]) -> Vec<Obstacle<'a>> {
+    (rows.iter())
+        .filter(|row| row.event.lport == Some(attempt.port))
+        .filter(|row| row.event.netns == attempt.netns)
+        .filter(|row| row.event.proto.map(ports_of) == Some(ports_of(attempt.proto)))
+        .filter_map(|row| {
+            Some(Obstacle {
+                row,
+                overlap: overlap(attempt, row)?,
+                hard: attempt.proto == Proto::Udp || row.state == State::Listen,
+            })
+        })
+        .collect()
+}
+
+/// The protocol whose ports a protocol uses.
+pub fn ports_of(proto: Proto) -> Proto {
+    match proto {
+        Proto::Mptcp => Proto::Tcp,
+        other => other,
+    }
+}
+
+/// What a socket covers of one family's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cover<T> {
+    Nothing,
+    One(T),
+    All,
+    /// All, unless it is for IPv6 only.
+    PerhapsAll,
+}
+
+fn overlap(attempt: &Attempt, row: &Row) -> Option<Overlap> {
+    let family = match attempt.addr {
+        IpAddr::V4(_) => Family::Ipv4,
+        IpAddr::V6(_) => Family::Ipv6,
+    };
+    let ours = covers(family, attempt.addr, Some(attempt.v6only));
+    let theirs = covers(row.event.family?, row.event.laddr?, row.v6only);
+    meet(ours.0, theirs.0).or_else(|| meet(ours.1, theirs.1))
+}
+
+/// Of IPv4 and of IPv6.
+fn covers(
+    family: Family,
+    addr: IpAddr,
+    v6only: Option<bool>,
+) -> (Cover<Ipv4Addr>, Cover<Ipv6Addr>) {
+    let v4 = |addr: Ipv4Addr| match addr.is_unspecified() {
+        true => Cover::All,
+        false => Cover::One(addr),
+    };
+    match (family, addr) {
+        (Family::Ipv6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => {
+            let v4 = match v6only {
+                Some(true) => Cover::Nothing,
+                Some(false) => Cover::All,
+                None => Cover::PerhapsAll,
+            };
+            (v4, Cover::All)
+        }
+        // a v4-mapped one is shown as what it stands for
+        (_, IpAddr::V4(addr)) => (v4(addr), Cover::Nothing),
+        (_, IpAddr::V6(addr)) => match addr.to_ipv4_mapped() {
+            Some(addr) => (v4(addr), Cover::Nothing),
+            None => (Cover::Nothing, Cover::One(addr)),
+        },
+    }
+}
+
+fn meet<T: PartialEq>(ours: Cover<T>, theirs: Cover<T>) -> Option<Overlap> {
+    use Cover::*;
+    match (ours, theirs) {
+        (Nothing, _) | (_, Nothing) => None,
+        (One(a), One(b)) => (a == b).then_some(Overlap::Same),
+        (_, PerhapsAll) => Some(Overlap::PerhapsTheirWildcard),
+        (One(_), All) => Some(Overlap::TheirWildcard),
+        (_, One(_)) => Some(Overlap::OurWildcard),
+        (_, All) => Some(Overlap::Same),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// Whether a bind to `ours` runs into a listener at `theirs`; `6only` and `?` say which kind of
+    /// `::` that is.
+    fn check(ours: &str, theirs: &str, expected: Option<Overlap>) {
+        let (ours, our_v6only) = match ours.strip_suffix(" 6only") {
+            Some(addr) => (addr, true),
+            None => (ours, false),
+        };
+        let (addr, v6only) = match theirs.split_once(' ') {
+            Some((addr, "6only")) => (addr, Some(true)),
+            Some((addr, _)) => (addr, None),
+            None => (theirs, Some(false)),
+        };
+        let addr: IpAddr = addr.parse().unwrap();
+        let row = Row {
+            v6only,
+            ..Row::server(Proto::Tcp, &SocketAddr::new(addr, 80).to_string(), 1, "x")
+        };
+        let attempt = Attempt {
+            proto: Proto::Mptcp,
+            addr: ours.parse().unwrap(),
+            port: 80,
+            v6only: our_v6only,
+            netns: Some(1),
+        };
+        let rows = [row];
+        let got = obstacles(&attempt, &rows);
+        assert_eq!(
+            got.first().map(|x| x.overlap),
+            expected,
+            "{ours} on {theirs}"
+        );
+    }
+
+    #[test]
+    fn addresses_overlap_as_the_kernel_has_it() {
+        use Overlap::*;
+        for (ours, theirs, expected) in [
+            ("127.0.0.1", "127.0.0.1", Some(Same)),
+            ("127.0.0.1", "127.0.0.2", None),
+            ("0.0.0.0", "127.0.0.1", Some(OurWildcard)),
+            ("127.0.0.1", "0.0.0.0", Some(TheirWildcard)),
+            ("0.0.0.0", "0.0.0.0", Some(Same)),
+            // a dual-stack wildcard has IPv4 as well
+            ("127.0.0.1", "::", Some(TheirWildcard)),
+            ("0.0.0.0", "::", Some(Same)),
+            ("::", "127.0.0.1", Some(OurWildcard)),
+            ("::", "0.0.0.0", Some(Same)),
+            ("0.0.0.0", "::1", None),
+            // one for IPv6 only has not
+            ("0.0.0.0", ":: 6only", None),
+            (":: 6only", "0.0.0.0", None),
+            (":: 6only", "127.0.0.1", None),
+            ("::", ":: 6only", Some(Same)),
+            (":: 6only", "::", Some(Same)),
+            ("::1", ":: 6only", Some(TheirWildcard)),
+            ("127.0.0.1", ":: ?", Some(PerhapsTheirWildcard)),
+            ("::1", ":: ?", Some(TheirWildcard)),
+            ("::1", "::1", Some(Same)),
+            ("::1", "127.0.0.1", None),
+            ("::ffff:127.0.0.1", "127.0.0.1", Some(Same)),
+        ] {
+            check(ours, theirs, expected);
+        }
+    }
+
+    #[test]
+    fn other_ports_protocols_and_namespaces_are_not_in_the_way() {
+        let attempt = Attempt {
+            proto: Proto::Tcp,
+            addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 80,
+            v6only: false,
+            netns: Some(1),
+        };
+        let elsewhere = {
+            let mut row = Row::server(Proto::Tcp, "0.0.0.0:80", 1, "x");
+            row.event.netns = Some(2);
+            row
+        };
+        let rows = [
+            elsewhere,
+            Row::server(Proto::Udp, "0.0.0.0:80", 1, "x"),
+            Row::server(Proto::Tcp, "0.0.0.0:81", 1, "x"),
+        ];
+        assert_eq!(obstacles(&attempt, &rows), []);
+    }
+
+    #[test]
+    fn only_a_listener_stops_a_tcp_bind_with_so_reuseaddr() {
+        let attempt = Attempt {
+            proto: Proto::Tcp,
+            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 80,
+            v6only: false,
+            netns: Some(1),
+        };
+        let rows = [
+            Row::server(Proto::Mptcp, "0.0.0.0:80", 1, "x"),
+            Row::connection(State::TimeWait, "127.0.0.1:80", "127.0.0.1:4000", 1, "x"),
+        ];
+        let hard: Vec<bool> = obstacles(&attempt, &rows).iter().map(|x| x.hard).collect();
+        assert_eq!(hard, [true, false]);
+    }
+}

@@ -1,0 +1,206 @@
+//! The command line as it is written. What it means is worked out by the commands.
+
+mod doctor;
+mod filter;
+mod list;
+mod source;
+mod top;
+mod trace;
+mod who;
+
+use std::ffi::OsString;
+
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::event::{Field, Kind};
+use crate::probe::Tier;
+
+pub use doctor::DoctorArgs;
+pub use filter::FilterArgs;
+pub use list::{ListArgs, Sort};
+pub use source::{SourceArgs, SourceChoice};
+pub use top::TopArgs;
+pub use trace::TraceArgs;
+pub use who::{Target, WhoArgs};
+
+/// Who opens, listens on, connects, accepts and closes every port of this machine, as it happens
+#[derive(Debug, Parser)]
+#[command(
+    name = "portwatch",
+    version,
+    override_usage = "portwatch [COMMAND] [OPTIONS]",
+    max_term_width = 100
+)]
+#[command(after_help = "\
+Which question, which command:
+  who listens where, right now?             portwatch, the same as portwatch list
+  every socket, in every state              portwatch -a
+  who has port 8080, why does bind fail?    portwatch who 8080
+  what happens as it happens?               portwatch trace
+  the same as a table, live on the screen   portwatch top
+  what fails, and why?                      portwatch trace --failed
+  which ports does a command use?           portwatch trace -- npm start
+  what can this kernel give?                portwatch doctor
+
+list and who need no root, but without it see only your own processes. Without a command, options
+are those of list. Each command explains itself: portwatch list --help")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// Parses the words of a command line, the name of the program first. Without a command it is
+    /// `list`.
+    ///
+    /// # Errors
+    /// On wrong usage, and when help or version is asked for, which is to be printed then.
+    pub fn parse_words(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut words: Vec<OsString> = words.collect();
+        let is_own = |word: &OsString| {
+            let own = ["-h", "--help", "-V", "--version"];
+            !word.as_encoded_bytes().starts_with(b"-") || own.iter().any(|x| word == x)
+        };
+        if !words.get(1).is_some_and(is_own) {
+            words.insert(words.len().min(1), "list".into());
+        }
+        Self::try_parse_from(words)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    List(Box<ListArgs>),
+    Who(WhoArgs),
+    Trace(Box<TraceArgs>),
+    Top(Box<TopArgs>),
+    Doctor(DoctorArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// Kind of probes to use; with one of them it fails where it cannot serve, rather than poll
+    #[arg(
+        long,
+        value_name = "TIER",
+        default_value = "auto",
+        help_heading = "Run"
+    )]
+    pub probes: ProbeChoice,
+}
+
+/// Which tier of probes to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProbeChoice {
+    /// The first that works
+    Auto,
+    /// fentry and fexit
+    Trampoline,
+    /// kprobe and kretprobe
+    Kprobe,
+    /// Tracepoints and cgroup hooks
+    Tracepoint,
+}
+
+impl ProbeChoice {
+    pub fn tier(self) -> Option<Tier> {
+        match self {
+            ProbeChoice::Auto => None,
+            ProbeChoice::Trampoline => Some(Tier::Trampoline),
+            ProbeChoice::Kprobe => Some(Tier::Kprobe),
+            ProbeChoice::Tracepoint => Some(Tier::Tracepoint),
+        }
+    }
+}
+
+// By hand, as these are spelled by the schema.
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Self] {
+        Kind::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
+
+impl ValueEnum for Field {
+    fn value_variants<'a>() -> &'a [Self] {
+        Field::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_says_what_would_be_right() {
+        for (line, expected) in [
+            ("trace -P http", "write 80, or a range 8000-8999"),
+            ("trace -P 9-8", "write 8-9"),
+            ("trace -e conect", "connect"),
+            ("trace -F dport", "rport"),
+            ("trace -d soon", "write seconds, or 500ms"),
+            ("trace --net example.com", "write 10.0.0.0/8"),
+            ("trace --ring-size 3M", "powers of two"),
+            ("trace --probes ebpf", "trampoline"),
+            ("trace -o yaml", "csv"),
+            ("trace --from disk", "poll"),
+            ("trace --from poll --probes kprobe", "cannot be used with"),
+            (
+                "trace --proc-root /proc --probes kprobe",
+                "cannot be used with",
+            ),
+            ("trace --interval 0", "no time at all"),
+            ("trace -c 0", "0 is not in 1.."),
+            ("trace curl", "[-- <COMMAND>...]"),
+            ("trase", "trace"),
+            ("who", "[ADDR:]PORT"),
+            ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
+            ("who 80 -t -U", "cannot be used with"),
+            (
+                "list -F dport",
+                "no column 'dport'; there are: proto, state",
+            ),
+            ("list --sort --pid", "no column '-pid'"),
+            (
+                "--state listening",
+                "no state 'listening'; there are: listen, ",
+            ),
+            ("-a --state listen", "cannot be used with"),
+            ("list --probes kprobe", "--duration <TIME>"),
+            ("--interval 50ms", "--duration <TIME>"),
+        ] {
+            let words = std::iter::once("portwatch").chain(line.split_whitespace());
+            let error = Cli::parse_words(words.map(Into::into)).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(expected), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Arguments of `portwatch top`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::trace::{parse_duration, parse_ring_size};
+use super::{FilterArgs, ProbeArgs, SourceArgs};
+
+/// Show all sockets as they come and go, full-screen
+///
+/// Listeners, connections and the latest events, live, in every network namespace and container.
+/// Sockets that closed stay in sight, dimmed, for some seconds. Press ? for the keys. Without root
+/// it polls, and misses what lives shorter than the interval.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  portwatch top                     everything
+  portwatch top -P 80,443           these ports, at either end
+  portwatch top --keep 1m           what closed stays for a minute
+  portwatch top --comm 'nginx*'     sockets of these processes
+
+Filters only hide rows and events. Expressions of --filter may use the names that rows and events
+share, such as lport or comm.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage, also when stdout is no terminal.")]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// No names of users and services, only numbers
+    #[arg(short, long, help_heading = "Output")]
+    pub numeric: bool,
+
+    /// How long closed sockets stay in sight: seconds, or 500ms, 10s, 5m, 1h
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    #[arg(help_heading = "Output")]
+    pub keep: Duration,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub probes: ProbeArgs,
+
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(help_heading = "Run")]
+    pub ring_size: u32,
+}

@@ -1,0 +1,228 @@
+//! Arguments of `trace`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{FilterArgs, Output, ProbeArgs, SourceArgs};
+use crate::event::{Field, Kind};
+
+/// Show every bind, listen, connect, accept and close as it happens
+///
+/// Follows every process in every container and network namespace, until Ctrl-C, or until the
+/// command given after `--` ends. Needs root; without, or on a kernel that cannot be traced, it polls
+/// instead, misses what is short-lived, and says so.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  portwatch trace -e bind,listen                  servers that start
+  portwatch trace -P 80,443,8000-8999 -t          these ports, tcp only, at either end
+  portwatch trace --failed -d 1m                  one minute of failures
+  portwatch trace --net 10.0.0.0/8 -o json        as JSON, one event a line
+  portwatch trace -u www-data -F ts,event,pid,laddr,lport
+  portwatch trace --filter 'event == \"close\" && duration_us > 60000000'
+  portwatch trace --filter 'args.exists(a, a == \"--debug\") || exe.startsWith(\"/tmp/\")'
+  portwatch trace -o json -- make test > events.json
+
+Filter expressions are CEL (https://cel.dev) over the names of the fields (see --fields) but `seq`.
+Numbers are int, `ts` is a timestamp, `args` a list of strings, `parents` and `holders` lists of maps
+with `pid` and `comm`. A field that an event does not have is null: `error != null` asks for
+presence, `error != \"EACCES\"` matches without an error, `latency_us > 100` does not. No has() is
+needed.
+
+Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a
+file, it holds events only: what the command prints goes to stderr, unless --write puts the events
+elsewhere. The command runs as the user who called sudo, and its exit code is portwatch's.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
+its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+pub struct TraceArgs {
+    /// Kinds of events
+    #[arg(
+        short,
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Filters"
+    )]
+    pub event: Vec<Kind>,
+
+    /// Only what failed
+    #[arg(long, help_heading = "Filters")]
+    pub failed: bool,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// How to print events
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Output"
+    )]
+    pub output: Output,
+
+    /// Fields to print, in this order [default: all, or the usual columns in text]; losses are
+    /// shown whole in text and JSON
+    #[arg(
+        short = 'F',
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub fields: Vec<Field>,
+
+    /// In text, no names of users and services, only numbers
+    #[arg(short, long, help_heading = "Output")]
+    pub numeric: bool,
+
+    /// Write events to FILE instead of stdout
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub write: Option<PathBuf>,
+
+    /// Stop after this many events
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = "Run")]
+    pub count: Option<u64>,
+
+    /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
+    pub duration: Option<Duration>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub probes: ProbeArgs,
+
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(help_heading = "Run")]
+    pub ring_size: u32,
+
+    /// Exit with code 4 when anything was lost or could not be seen
+    #[arg(long, help_heading = "Run")]
+    pub require_complete: bool,
+
+    /// Run this command and show only what it and its descendants do
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Run")]
+    pub command: Vec<OsString>,
+}
+
+/// Seconds, or a number with a unit; none is an error.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a time: write seconds, or 500ms, 10s, 5m, 1h");
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?,
+        Err(_) => jiff::SignedDuration::from_str(text)
+            .ok()
+            .and_then(|x| Duration::try_from(x).ok())
+            .ok_or_else(wrong)?,
+    };
+    if duration.is_zero() {
+        return Err("no time at all".to_owned());
+    }
+    Ok(duration)
+}
+
+pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        unit => return Err(format!("'{unit}' is not a unit: write bytes, or 512K, 8M")),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}' is not a size: write bytes, or 512K, 8M"))?;
+    // SAFETY: sysconf has no preconditions.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    number
+        .checked_mul(factor)
+        .filter(|bytes| bytes.is_power_of_two() && *bytes >= page)
+        // the kernel takes no ring buffer of 2 GiB or more
+        .and_then(|bytes| u32::try_from(bytes).ok().filter(|&bytes| bytes <= 1 << 30))
+        .ok_or_else(|| {
+            format!(
+                "'{text}': the kernel takes powers of two from {}K to 1G, such as 8M",
+                page >> 10
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [
+            ("10", Some(10_000)),
+            ("0.5", Some(500)),
+            ("500ms", Some(500)),
+            ("10s", Some(10_000)),
+            ("5m", Some(300_000)),
+            ("1h", Some(3_600_000)),
+            ("1h30m", Some(5_400_000)),
+            ("0", None),
+            ("-1", None),
+            ("1e300", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let got = parse_duration(text).ok().map(|x| x.as_millis());
+            assert_eq!(got, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes_are_what_the_kernel_takes() {
+        for (text, expected) in [
+            ("65536", Some(65536)),
+            ("64K", Some(65536)),
+            ("8M", Some(8 << 20)),
+            ("8MiB", Some(8 << 20)),
+            ("1G", Some(1 << 30)),
+            ("2G", None),
+            ("3M", None),
+            ("1K", None),
+            ("0", None),
+            ("8X", None),
+            ("-8M", None),
+            ("M", None),
+            ("99999999999999999999G", None),
+        ] {
+            assert_eq!(parse_ring_size(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_ranges_and_a_command_are_read() {
+        let line = "portwatch trace -P 80,8000-8999 -p 1 -e bind,close -t -4 --net 10.0.0.0/8,::1 \
+                    -F ts,pid -o json -c 3 -d 5m -- curl -o x";
+        let Command::Trace(args) = Cli::parse_from(line.split_whitespace()).command else {
+            panic!("not trace");
+        };
+        assert_eq!(
+            args.filter.port,
+            ["80".parse().unwrap(), "8000-8999".parse().unwrap()]
+        );
+        assert_eq!(args.event, [Kind::Bind, Kind::Close]);
+        assert_eq!(args.filter.net[1], "::1/128".parse().unwrap());
+        assert_eq!(args.fields, [Field::Ts, Field::Pid]);
+        assert_eq!(args.output, Output::Json);
+        assert_eq!(args.command, ["curl", "-o", "x"]);
+        assert_eq!(args.ring_size, 8 << 20);
+    }
+}

@@ -1,0 +1,125 @@
+//! Arguments of `who`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use clap::Args;
+
+use super::ReportFormat;
+
+/// Say who has a port, who uses it, and what would become of a bind to it now
+///
+/// Looks at tcp and udp in every network namespace, as far as the kernel lets you see them. Binds are
+/// thought of in the namespace of portwatch. Exit code 0 also when nobody has the port.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  portwatch who 8080
+  portwatch who 127.0.0.1:8080 -t         a bind to this address
+  portwatch who [::1]:53
+  portwatch who 8080 --wait               stay, and tell who takes or frees it
+
+A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with
+SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections and
+TIME-WAIT stop only a bind without SO_REUSEADDR, if they come from a server that had set it too.
+An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless
+net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it.
+
+JSON is one object with these keys; with --wait the events follow, an object a line as from trace:
+  port addr netns    the question; addr only when there was one
+  protocols          for tcp and udp each:
+    proto
+    servers          rows as from `portwatch list -o json`, and started: start of the process
+    states           sockets with this local port that do not serve: netns, state, count
+    peers            addresses at their other end: raddr, count
+    clients          connections from here to this port: pid, comm, raddr, count
+    binds            what would become of a bind: laddr, error (absent: none), error_with_reuseaddr,
+                     obstacles (laddr, state, pid, comm, why)
+    verdict
+  remarks            on the port itself
+  limits             what could not be seen")]
+pub struct WhoArgs {
+    /// PORT, or ADDRESS:PORT with IPv6 in brackets
+    #[arg(value_name = "[ADDR:]PORT")]
+    pub target: Target,
+
+    /// Only tcp, mptcp included
+    #[arg(short, long, conflicts_with = "udp")]
+    pub tcp: bool,
+
+    /// Only udp
+    #[arg(short = 'U', long)]
+    pub udp: bool,
+
+    /// Stay, and tell who takes or frees it and which binds fail. Needs root; without it polls, and
+    /// does not see binds that fail
+    #[arg(long)]
+    pub wait: bool,
+
+    /// How to print the answer
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: ReportFormat,
+
+    /// In text, no names of users, only numbers
+    #[arg(short, long)]
+    pub numeric: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub addr: Option<IpAddr>,
+    pub port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let target = match (text.parse(), text.parse::<SocketAddr>()) {
+            (Ok(port), _) => Some((None, port)),
+            (_, Ok(socket)) => Some((Some(socket.ip()), socket.port())),
+            _ => text
+                .strip_prefix("*:")
+                .and_then(|port| Some((None, port.parse().ok()?))),
+        };
+        match target {
+            Some((addr, port)) if port > 0 => Ok(Self {
+                addr: addr.map(|x| x.to_canonical()),
+                port,
+            }),
+            _ => Err(format!(
+                "'{text}' is not a port from 1 to 65535: write 8080, 127.0.0.1:8080 or [::1]:8080"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_port_with_or_without_address() {
+        for (text, expected) in [
+            ("8080", Some((None, 8080))),
+            ("*:8080", Some((None, 8080))),
+            ("127.0.0.1:8080", Some((Some("127.0.0.1"), 8080))),
+            ("[::1]:8080", Some((Some("::1"), 8080))),
+            ("[::]:8080", Some((Some("::"), 8080))),
+            ("[::ffff:10.0.0.1]:80", Some((Some("10.0.0.1"), 80))),
+            ("0", None),
+            ("65536", None),
+            ("http", None),
+            ("::1:8080", None),
+            ("8080/tcp", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(addr, port)| Target {
+                addr: addr.map(|x: &str| x.parse().unwrap()),
+                port,
+            });
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! When snapshots are taken and handed to the table: at the start, now and then, and soon when
+//! something is lost or in doubt.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::{Clock, boot};
+use crate::snapshot::{self, Rows};
+
+/// Longest and shortest time between snapshots.
+const SELDOM: Duration = Duration::from_secs(30);
+const OFTEN: Duration = Duration::from_secs(5);
+/// When something is to be found out.
+const SOON: Duration = Duration::from_secs(1);
+/// Snapshots may take a hundredth of the time.
+const SHARE: u32 = 100;
+/// Events may come that much out of order, in nanoseconds: one is written where a process may be
+/// interrupted just after the kernel did what it tells of.
+const LATE: u64 = 100_000_000;
+
+pub struct Compare {
+    options: snapshot::Options,
+    stage: Stage,
+    started: Instant,
+    /// All that happened until then was told; nanoseconds since the Unix epoch.
+    told: u64,
+    /// What came up while a snapshot was taken asks for another one.
+    again: bool,
+}
+
+enum Stage {
+    Resting(Instant),
+    Taking(JoinHandle<(Result<Box<Rows>>, u64)>),
+    /// Until everything is told that happened before this time.
+    Settling(Option<Result<Box<Rows>>>, u64),
+}
+
+/// What is to be done with the table.
+pub enum Step {
+    /// Watch: a snapshot begins.
+    Begin,
+    /// Compare with it; it may have failed.
+    Compare(Result<Box<Rows>>),
+}
+
+impl Compare {
+    /// The first snapshot is taken at once. `proc_root`: see [`snapshot::Options`].
+    pub fn new(proc_root: Option<PathBuf>) -> Self {
+        Self {
+            options: snapshot::Options {
+                proc_root,
+                holders: true,
+                tcp_info: true,
+                ..snapshot::Options::default()
+            },
+            stage: Stage::Resting(Instant::now()),
+            started: Instant::now(),
+            told: 0,
+            again: false,
+        }
+    }
+
+    /// The source has told all that happened until then.
+    pub fn told(&mut self, until: u64) {
+        self.told = self.told.max(until);
+    }
+
+    /// The next snapshot is taken now, or soon.
+    pub fn hurry(&mut self, now: bool) {
+        let wait = if now { Duration::ZERO } else { SOON };
+        match &mut self.stage {
+            Stage::Resting(until) => *until = (*until).min(Instant::now() + wait),
+            _ => self.again = true,
+        }
+    }
+
+    /// Waits for the next step. Cancel-safe; to be called anew after [`Compare::told`].
+    pub async fn next(&mut self) -> Step {
+        loop {
+            match &mut self.stage {
+                Stage::Resting(until) => {
+                    sleep_until(*until).await;
+                    self.started = Instant::now();
+                    let options = self.options.clone();
+                    let task = tokio::task::spawn_blocking(move || {
+                        let snapshot = snapshot::rows(&options).map(Box::new);
+                        (snapshot, Clock::new().wall(boot()))
+                    });
+                    self.stage = Stage::Taking(task);
+                    return Step::Begin;
+                }
+                Stage::Taking(task) => {
+                    let ended = task.await;
+                    let (snapshot, end) = ended.unwrap_or_else(|error| (Err(error.into()), 0));
+                    self.stage = Stage::Settling(Some(snapshot), end + LATE);
+                }
+                // Asked again after every news of the source.
+                Stage::Settling(_, until) if self.told < *until => std::future::pending().await,
+                Stage::Settling(snapshot, _) => {
+                    let snapshot = snapshot.take();
+                    let took = Instant::now() - self.started;
+                    let rest = match std::mem::take(&mut self.again) {
+                        true => SOON,
+                        false => (took * SHARE).clamp(OFTEN, SELDOM),
+                    };
+                    self.stage = Stage::Resting(Instant::now() + rest);
+                    if let Some(snapshot) = snapshot {
+                        return Step::Compare(snapshot);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! From filter flags to the filter: names become numbers, expressions are compiled.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use wildmatch::WildMatch;
+
+use crate::cli::FilterArgs;
+use crate::event::{Family, Proto};
+use crate::filter::{Expr, Filter, Spans, Subject};
+use crate::user::Users;
+
+/// A filter of events or of rows.
+///
+/// # Errors
+/// When a name cannot be resolved or the expression is none.
+pub fn new<S: Subject>(args: FilterArgs) -> Result<Filter> {
+    let mut users = Users::system();
+    let mut protos = Vec::new();
+    if args.tcp {
+        protos.extend([Proto::Tcp, Proto::Mptcp]);
+    }
+    if args.udp {
+        protos.push(Proto::Udp);
+    }
+    let families = [(args.ipv4, Family::Ipv4), (args.ipv6, Family::Ipv6)];
+    Ok(Filter {
+        pids: Spans(args.pid),
+        ports: Spans(args.port),
+        uids: args
+            .uid
+            .iter()
+            .map(|x| uid(&mut users, x))
+            .collect::<Result<_>>()?,
+        protos,
+        families: families
+            .into_iter()
+            .filter_map(|(on, x)| on.then_some(x))
+            .collect(),
+        comms: args.comm.iter().map(|x| WildMatch::new(x)).collect(),
+        netns: args.netns.iter().map(|x| netns(x)).collect::<Result<_>>()?,
+        containers: args.container,
+        nets: args.net,
+        expr: args
+            .filter
+            .map(|x| Expr::new::<S>(&x).context("--filter"))
+            .transpose()?,
+        ..Filter::default()
+    })
+}
+
+fn uid(users: &mut Users, text: &str) -> Result<u32> {
+    match text.parse() {
+        Ok(uid) => Ok(uid),
+        Err(_) => users.uid(text).with_context(|| {
+            format!("--uid: no user '{text}' on this machine; write a name or a number")
+        }),
+    }
+}
+
+/// Inode number of a network namespace from the number itself, a name of ip-netns(8) or a path.
+fn netns(text: &str) -> Result<u32> {
+    if let Ok(inode) = text.parse() {
+        return Ok(inode);
+    }
+    let path = if text.contains('/') {
+        PathBuf::from(text)
+    } else {
+        Path::new("/run/netns").join(text)
+    };
+    let hint = "write an inode number, a name as in `ip netns`, or a path such as /proc/1/ns/net";
+    let inode = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata.ino(),
+        Err(error) => bail!("--netns {text}: {}: {error}; {hint}", path.display()),
+    };
+    match u32::try_from(inode) {
+        Ok(inode) => Ok(inode),
+        Err(_) => bail!("--netns {text}: {} is no namespace", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_name_or_a_number() {
+        let mut users = Users::system();
+        assert_eq!(uid(&mut users, "root").unwrap(), 0);
+        assert_eq!(uid(&mut users, "4000000000").unwrap(), 4_000_000_000);
+        let error = uid(&mut users, "no-such-user-here")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no user 'no-such-user-here'"), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_is_a_number_or_a_path() {
+        let own = std::fs::metadata("/proc/self/ns/net").unwrap().ino();
+        assert_eq!(u64::from(netns("/proc/self/ns/net").unwrap()), own);
+        assert_eq!(netns("4026531840").unwrap(), 4026531840);
+        let error = format!("{:#}", netns("no-such-namespace").unwrap_err());
+        assert!(error.contains("/run/netns/no-such-namespace"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! The table after a while of following events, with what only they tell: since when, whose it was
+//! first, how many were accepted, how long a handshake took.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::clock::{Clock, boot};
+use crate::command::compare::{Compare, Step};
+use crate::command::say;
+use crate::command::signals::Signals;
+use crate::command::trace::{greet, not_observed, summary};
+use crate::event::{Event, Kind};
+use crate::snapshot;
+use crate::source::{self, Source};
+use crate::table::{Difference, Limits, Table};
+
+/// Follows events for this long, or until a signal, and gives the open sockets. Says on stderr
+/// whether anything was missed, and what events and the kernel's sockets did not agree on.
+///
+/// # Errors
+/// When nothing can be followed, or open sockets cannot be read.
+pub async fn rows(options: &source::Options, duration: Duration) -> Result<snapshot::Snapshot> {
+    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let mut source = Source::start(options)?;
+    greet(&source);
+    let mut following = Following {
+        table: Table::new(Limits::default()),
+        compare: Compare::new(options.poll.proc_root.clone()),
+        clock: Clock::new(),
+        seeded: false,
+        last: Last::No,
+        limits: Vec::new(),
+        differences: Vec::new(),
+    };
+    following
+        .follow(&mut source, &mut signals, duration)
+        .await?;
+    let observed = match &source {
+        Source::Live(live) => not_observed(live.report()),
+        Source::Poll(..) => None,
+    };
+    let accounts = source.finish(&mut Vec::new())?;
+    say(&summary::verdict(&accounts, observed.as_deref()));
+    for difference in &following.differences {
+        let event = &difference.row.event;
+        let (port, owner) = (event.lport.unwrap_or(0), event.pid.unwrap_or(0));
+        say(&format!(
+            "a socket {}, repaired: port {port}, pid {owner}, {}",
+            difference.what, difference.row.state
+        ));
+    }
+    let open = following.table.iter().filter(|sight| sight.end.is_none());
+    Ok(snapshot::Snapshot {
+        rows: open.map(|sight| sight.row()).collect(),
+        limits: following.limits,
+    })
+}
+
+/// Whether the comparison that ends it all is under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    No,
+    /// The time is up: the next snapshot is the last one.
+    Asked,
+    Begun,
+}
+
+struct Following {
+    table: Table,
+    compare: Compare,
+    clock: Clock,
+    seeded: bool,
+    last: Last,
+    limits: Vec<String>,
+    differences: Vec<Difference>,
+}
+
+impl Following {
+    async fn follow(
+        &mut self,
+        source: &mut Source,
+        signals: &mut Signals,
+        duration: Duration,
+    ) -> Result<()> {
+        let time_is_up = tokio::time::sleep(duration);
+        tokio::pin!(time_is_up);
+        let mut events: Vec<Event> = Vec::new();
+        let mut asked = self.now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.next() => return Ok(()),
+                () = &mut time_is_up, if self.last == Last::No => {
+                    self.last = Last::Asked;
+                    self.compare.hurry(true);
+                }
+                step = self.compare.next() => {
+                    if self.step(step)? {
+                        return Ok(());
+                    }
+                }
+                more = source.next(&mut events) => {
+                    more?;
+                    self.compare.told(events.last().map_or(asked, |event| event.ts));
+                    asked = self.now();
+                    for event in events.drain(..) {
+                        self.table.apply(&event);
+                        if event.kind == Kind::Lost {
+                            self.compare.hurry(false);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out a step of the comparison; whether it was the last one.
+    fn step(&mut self, step: Step) -> Result<bool> {
+        let rows = match step {
+            Step::Begin => {
+                self.clock.tick();
+                self.table.watch();
+                if self.last == Last::Asked && self.seeded {
+                    self.last = Last::Begun;
+                }
+                return Ok(false);
+            }
+            Step::Compare(rows) => rows.context("open sockets cannot be read")?,
+        };
+        self.limits.clone_from(&rows.limits);
+        if !self.seeded {
+            self.seeded = true;
+            self.table.seed(rows);
+            if self.last == Last::Asked {
+                self.compare.hurry(true);
+            }
+            return Ok(false);
+        }
+        let now = self.now();
+        self.differences.extend(self.table.reconcile(rows, now));
+        // What differs is decided by one more.
+        if self.table.in_doubt() {
+            self.compare.hurry(self.last == Last::Begun);
+            return Ok(false);
+        }
+        Ok(self.last == Last::Begun)
+    }
+
+    /// Nanoseconds since the Unix epoch, on the clock of the events.
+    fn now(&self) -> u64 {
+        self.clock.wall(boot())
+    }
+}

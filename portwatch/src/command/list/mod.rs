@@ -1,0 +1,166 @@
+//! `portwatch list`: the sockets of this moment as a table.
+
+mod followed;
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use super::output::{Output, is_closed_pipe};
+use super::{filter, say, screen, wrong_usage};
+use crate::cli::{self, ListArgs};
+use crate::event::Kind;
+use crate::exit::Exit;
+use crate::filter::Filter;
+use crate::group;
+use crate::row::{self, Row, State};
+use crate::service;
+use crate::snapshot;
+use crate::source::{self, live};
+use crate::view::rows::{Layout, Rows, Style, Text};
+
+/// Room for events in the kernel.
+const RING_BYTES: u32 = 8 << 20;
+
+/// Takes a snapshot, or follows events for a while, and shows what is asked for.
+///
+/// # Errors
+/// When the arguments make no sense, not even /proc can be read, or the table cannot be written.
+pub async fn run(args: ListArgs) -> Result<Exit> {
+    let wanted = Wanted {
+        all: args.all,
+        states: args.state,
+        filter: filter::new::<Row>(args.filter).map_err(wrong_usage)?,
+    };
+    let tier = args.probes.probes.tier();
+    let followed = source::Options {
+        poll: args.source.poll_options(),
+        choice: args.source.choice(tier),
+        live: live::Options {
+            tier,
+            ring_bytes: RING_BYTES,
+            // The table needs them all, whatever is shown.
+            kinds: Kind::ALL.to_vec(),
+        },
+    };
+    let columns = (!args.fields.is_empty()).then_some(args.fields);
+    let view = match args.output {
+        cli::Output::Json => Rows::Json(columns),
+        cli::Output::Csv => Rows::Csv(columns),
+        cli::Output::Text => {
+            let layout = match columns {
+                Some(columns) => Layout::Chosen(columns),
+                None if wanted.only_servers() => Layout::Servers,
+                None => Layout::All,
+            };
+            Rows::Text(Text::new(layout, style(args.numeric)))
+        }
+    };
+
+    let (mut rows, limits) = match args.duration {
+        Some(duration) => {
+            let snapshot = followed::rows(&followed, duration).await?;
+            (group::servers(snapshot.rows), snapshot.limits)
+        }
+        None => {
+            let mut rows = snapshot::rows(&snapshot::Options {
+                listening: wanted.only_servers(),
+                holders: true,
+                tcp_info: true,
+                proc_root: args.source.proc_root,
+            })?;
+            let limits = std::mem::take(&mut rows.limits);
+            (group::servers(rows), limits)
+        }
+    };
+    for row in &mut rows {
+        row.event.service = service::of(&row.event);
+    }
+    rows.retain(|row| wanted.matches(row));
+    row::sort(&mut rows, args.sort.column, args.sort.descending);
+
+    let mut output = Output::open(None)?;
+    view.put(&mut output.buffer, &rows);
+    match output.flush() {
+        Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
+        result => result?,
+    }
+    hint(&limits);
+    if let Some(complaint) = wanted.filter.expr.as_ref().and_then(|x| x.complaint()) {
+        say(&complaint);
+    }
+    // The program ends: giving back the memory of each row would only take time.
+    std::mem::forget(rows);
+    Ok(Exit::Fine)
+}
+
+/// Tells what could not be seen, in one line.
+pub fn hint(limits: &[String]) {
+    if !limits.is_empty() {
+        say(&limits.join("; "));
+    }
+}
+
+/// Which rows are shown.
+struct Wanted {
+    all: bool,
+    /// Empty: servers.
+    states: Vec<State>,
+    filter: Filter,
+}
+
+impl Wanted {
+    fn only_servers(&self) -> bool {
+        !self.all && self.states.is_empty()
+    }
+
+    fn matches(&self, row: &Row) -> bool {
+        let state = match self.states.is_empty() {
+            true => self.all || group::serves(row),
+            false => self.states.contains(&row.state),
+        };
+        state && self.filter.matches_row(row)
+    }
+}
+
+/// How tables of rows look here and now.
+pub fn style(numeric: bool) -> Style {
+    let lines = screen::style(numeric, true);
+    Style {
+        colour: lines.colour,
+        numeric,
+        width: screen::width().map_or(80, usize::from),
+        zone: lines.zone,
+        now: now(),
+        netns: own_netns(),
+        netns_names: netns_names(),
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |x| u64::try_from(x.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Number of the network namespace that this process is in.
+pub fn own_netns() -> Option<u32> {
+    let inode = std::fs::metadata("/proc/self/ns/net").ok()?.ino();
+    u32::try_from(inode).ok()
+}
+
+/// The namespaces that ip-netns(8) gave a name.
+fn netns_names() -> HashMap<u32, String> {
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return HashMap::new();
+    };
+    (entries.flatten())
+        .filter_map(|entry| {
+            let inode = std::fs::metadata(entry.path()).ok()?.ino();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some((u32::try_from(inode).ok()?, name))
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! What each subcommand does, from its arguments to the exit code.
+
+mod compare;
+mod doctor;
+mod filter;
+mod holders;
+mod list;
+mod output;
+mod screen;
+mod signals;
+mod top;
+mod trace;
+mod who;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Exit;
+
+/// How often to look whether the reader of our output is still there, when nothing is written.
+const READER_CHECK: Duration = Duration::from_millis(500);
+
+/// Arguments that parse but make no sense: exit code 2.
+#[derive(Debug)]
+struct WrongUsage(Error);
+
+/// Parses the command line of this process and carries it out.
+pub fn main() -> ExitCode {
+    let cli = match Cli::parse_words(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody may be there to read it, which changes nothing.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
+                _ => Exit::WrongUsage,
+            }
+            .into();
+        }
+    };
+    match run(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            if error.is::<WrongUsage>() {
+                Exit::WrongUsage
+            } else {
+                Exit::Failed
+            }
+        }
+    }
+    .into()
+}
+
+fn run(cli: Cli) -> Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Trace(args) => trace::run(*args).await,
+            Command::Top(args) => top::run(*args).await,
+            Command::List(args) => list::run(*args).await,
+            Command::Who(args) => who::run(args).await,
+            Command::Doctor(args) => doctor::run(&args),
+        }
+    })
+}
+
+/// One line on stderr. Nobody may be there to read it, which is no reason to stop.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "portwatch: {text}");
+}
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:#}\nFor more information, try 'portwatch COMMAND --help'.",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+/// Marks an error as the user's.
+fn wrong_usage(error: Error) -> Error {
+    Error::new(WrongUsage(error))
+}

@@ -1,0 +1,29 @@
+//! What our output is shown on, if it is a screen.
+
+use std::io::IsTerminal as _;
+
+use jiff::tz::TimeZone;
+
+use crate::view::lines::Style;
+
+/// How text looks depends on whether someone looks at it.
+pub fn style(numeric: bool, to_stdout: bool) -> Style {
+    let screen = to_stdout && std::io::stdout().is_terminal();
+    let set = |name: &str| std::env::var_os(name).is_some_and(|x| !x.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|x| x == "dumb");
+    Style {
+        colour: screen && !dumb && !set("NO_COLOR"),
+        numeric,
+        wide: screen && width().is_some_and(|width| width >= 140),
+        zone: TimeZone::system(),
+    }
+}
+
+/// Columns of the terminal that stdout is; `None` when it is none.
+pub fn width() -> Option<u16> {
+    // SAFETY: all zeros is a valid winsize.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: TIOCGWINSZ writes a winsize, which lives until after the call.
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    (result == 0).then_some(size.ws_col)
+}

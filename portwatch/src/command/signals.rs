@@ -1,0 +1,58 @@
+//! Signals that end a trace, or are passed on to the command that is traced.
+
+use std::io::Result;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None`: ignored from the start, as nohup(1) does.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// From here on signals are waited for. Without a command a second one ends the program at
+    /// once, whatever it does at that moment: a slow reader of our output must not be in its way.
+    pub fn new(command: bool) -> Result<Self> {
+        if !command {
+            let second = Arc::new(AtomicBool::new(false));
+            for number in [libc::SIGINT, libc::SIGTERM] {
+                // The one that acts is registered first, so it sees what earlier signals set.
+                signal_hook::flag::register_conditional_default(number, Arc::clone(&second))?;
+                signal_hook::flag::register(number, Arc::clone(&second))?;
+            }
+        }
+        let hangup = (!is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: hangup.transpose()?,
+        })
+    }
+
+    /// Waits for a signal and returns its number. Cancel-safe.
+    pub async fn next(&mut self) -> i32 {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+            _ = hangup => libc::SIGHUP,
+        }
+    }
+}
+
+fn is_ignored(number: i32) -> bool {
+    // SAFETY: all zeros is a valid sigaction.
+    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action sigaction only writes the old one, which outlives the call.
+    unsafe { libc::sigaction(number, std::ptr::null(), &mut old) };
+    old.sa_sigaction == libc::SIG_IGN
+}

@@ -1,0 +1,280 @@
+//! `portwatch top`: the live table on the screen. Events and snapshots go into the table, keys to
+//! the screen, and what changed is drawn a few times a second.
+
+mod terminal;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use crossterm::event::{Event as Input, EventStream};
+use futures_util::{FutureExt as _, StreamExt as _};
+use jiff::tz::TimeZone;
+use tokio::time::MissedTickBehavior;
+
+use super::compare::{Compare, Step};
+use super::list::own_netns;
+use super::signals::Signals;
+use super::trace::{not_observed, polling, summary};
+use super::{filter, say, wrong_usage};
+use crate::cli::{FilterArgs, TopArgs};
+use crate::clock::{Clock, boot};
+use crate::event::{Event, Kind};
+use crate::exit::Exit;
+use crate::filter::Filter;
+use crate::row::Row;
+use crate::service;
+use crate::snapshot::Rows;
+use crate::source::{self, Source, live};
+use crate::table::Limits;
+use crate::view::top::{Action, Look, Scene, Screen};
+
+use terminal::Terminal;
+
+/// Shortest time between two drawings, unless a key asks for one.
+const REDRAW: Duration = Duration::from_millis(250);
+/// Room kept for events.
+const BATCH: usize = 1024;
+/// Drawing may take a tenth of the time.
+const SHARE: u32 = 10;
+
+/// Shows the screen until someone quits it.
+///
+/// # Errors
+/// When the arguments make no sense, there is no terminal, or the kernel cannot be traced.
+pub async fn run(args: TopArgs) -> Result<Exit> {
+    Terminal::check().map_err(wrong_usage)?;
+    keep_no_memory();
+    let rows = filter::new::<Row>(args.filter.clone()).map_err(wrong_usage)?;
+    let events = filter::new::<Event>(args.filter.clone()).map_err(wrong_usage)?;
+    let look = Look {
+        colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
+        numeric: args.numeric,
+        netns: own_netns(),
+        zone: TimeZone::system(),
+    };
+    let limits = Limits {
+        closed_ns: u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX),
+        ..Limits::default()
+    };
+    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let tier = args.probes.probes.tier();
+    let mut source = Source::start(&source::Options {
+        poll: args.source.poll_options(),
+        choice: args.source.choice(tier),
+        live: live::Options {
+            tier,
+            ring_bytes: args.ring_size,
+            // The table needs them all, whatever is shown.
+            kinds: Kind::ALL.to_vec(),
+        },
+    })?;
+    let (name, missing) = describe(&source);
+    let mut scene = Scene::new(name, limits);
+    scene.status.missing.clone_from(&missing);
+    let asks = args.filter != FilterArgs::default();
+    let mut top = Top {
+        screen: Screen::new(look, asks.then_some(rows)),
+        scene,
+        events,
+        compare: Compare::new(args.source.proc_root.clone()),
+        clock: Clock::new(),
+        drawn: None,
+    };
+    let mut terminal = Terminal::enter()?;
+    let ended = top.follow(&mut source, &mut signals, &mut terminal).await;
+    // First of all the terminal: detaching takes a moment.
+    drop(terminal);
+    ended?;
+    let observed = match &source {
+        Source::Live(live) => not_observed(live.report()),
+        Source::Poll(..) => None,
+    };
+    let accounts = source.finish(&mut Vec::new())?;
+    say(&summary::verdict(&accounts, observed.as_deref()));
+    let differences = top.scene.status.differences;
+    if differences > 0 {
+        say(&format!(
+            "{differences} differences between events and snapshots of the kernel's sockets, all repaired"
+        ));
+    }
+    Ok(Exit::Fine)
+}
+
+/// Where events come from, and what is missing because of that.
+fn describe(source: &Source) -> (String, Option<String>) {
+    match source {
+        Source::Live(live) => {
+            let missing = not_observed(live.report());
+            let missing = missing.map(|missing| format!("not observed: {missing}"));
+            (format!("{} probes", live.report().tier), missing)
+        }
+        Source::Poll(poll, why) => ("polling".to_owned(), Some(polling(poll, why.as_ref()))),
+    }
+}
+
+struct Top {
+    screen: Screen,
+    scene: Scene,
+    /// Which events are shown.
+    events: Filter,
+    compare: Compare,
+    clock: Clock,
+    /// What was drawn last: version of the table, second. `None`: draw in any case.
+    drawn: Option<(u64, u64)>,
+}
+
+impl Top {
+    async fn follow(
+        &mut self,
+        source: &mut Source,
+        signals: &mut Signals,
+        terminal: &mut Terminal,
+    ) -> Result<()> {
+        let mut keys = EventStream::new();
+        let mut redraw = tokio::time::interval(REDRAW);
+        redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = Vec::new();
+        self.draw(terminal)?;
+        // When the source was asked last.
+        let mut asked = self.now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.next() => return Ok(()),
+                input = keys.next() => {
+                    if self.input(input, terminal)?.is_break() {
+                        return Ok(());
+                    }
+                    // More may have come, as when text is pasted: one drawing for all.
+                    while let Some(input) = keys.next().now_or_never() {
+                        if self.input(input, terminal)?.is_break() {
+                            return Ok(());
+                        }
+                    }
+                    self.draw(terminal)?;
+                }
+                step = self.compare.next() => self.compare(step),
+                _ = redraw.tick() => {
+                    self.clock.tick();
+                    let now = self.now();
+                    self.scene.table.tick(now);
+                    let version = self.scene.table.version();
+                    let changed = !self.screen.is_frozen() && self.drawn != Some((version, second(now)));
+                    if changed || self.drawn.is_none() {
+                        let took = self.draw(terminal)?;
+                        redraw.reset_after(REDRAW.max(took * SHARE));
+                    }
+                }
+                more = source.next(&mut events) => {
+                    more?;
+                    // Where there is more than fits, the last one tells how far we are.
+                    self.compare.told(events.last().map_or(asked, |event| event.ts));
+                    asked = self.now();
+                    for event in events.drain(..) {
+                        self.event(event);
+                    }
+                    // A burst takes megabytes, and is over.
+                    events.shrink_to(BATCH);
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, mut event: Event) {
+        event.service = service::of(&event);
+        self.scene.table.apply(&event);
+        if event.kind == Kind::Lost {
+            self.compare.hurry(false);
+        }
+        if self.events.matches(&event) {
+            self.scene.show(event);
+        }
+    }
+
+    fn compare(&mut self, step: Step) {
+        match step {
+            Step::Begin => self.scene.table.watch(),
+            Step::Compare(Ok(rows)) => self.snapshot(rows),
+            Step::Compare(Err(error)) => {
+                let text = format!("open sockets cannot be read: {error:#}");
+                self.scene.status.limits = vec![text];
+                self.scene.status.seeded = true;
+            }
+        }
+        self.drawn = None;
+    }
+
+    fn snapshot(&mut self, rows: Box<Rows>) {
+        let now = self.now();
+        let status = &mut self.scene.status;
+        status.limits.clone_from(&rows.limits);
+        if !status.seeded {
+            status.seeded = true;
+            return self.scene.table.seed(rows);
+        }
+        let differences = self.scene.table.reconcile(rows, now);
+        status.differences += differences.len() as u64;
+        for difference in differences {
+            let event = difference.event(now);
+            if self.events.matches(&event) {
+                self.scene.show(event);
+            }
+        }
+        if self.scene.table.in_doubt() {
+            self.compare.hurry(false);
+        }
+    }
+
+    /// Something from the terminal; breaks when that is the end.
+    fn input(
+        &mut self,
+        input: Option<std::io::Result<Input>>,
+        terminal: &mut Terminal,
+    ) -> Result<std::ops::ControlFlow<()>> {
+        use std::ops::ControlFlow::{Break, Continue};
+        let Input::Key(key) = input
+            .context("the terminal is gone")?
+            .context("reading keys")?
+        else {
+            return Ok(Continue(()));
+        };
+        match self.screen.key(key, &self.scene, self.now()) {
+            Some(Action::Quit) => return Ok(Break(())),
+            Some(Action::Suspend) => terminal.suspend()?,
+            Some(Action::Refresh) => self.compare.hurry(true),
+            None => {}
+        }
+        Ok(Continue(()))
+    }
+
+    /// Draws, and tells how long it took.
+    fn draw(&mut self, terminal: &mut Terminal) -> Result<Duration> {
+        let started = Instant::now();
+        let now = self.now();
+        self.drawn = Some((self.scene.table.version(), second(now)));
+        terminal
+            .draw(|frame| self.screen.draw(frame, &self.scene, now))
+            .context("drawing")?;
+        Ok(started.elapsed())
+    }
+
+    /// Nanoseconds since the Unix epoch, on the clock of the events.
+    fn now(&self) -> u64 {
+        self.clock.wall(boot())
+    }
+}
+
+/// What a snapshot took goes back to the system at once. Left to itself glibc's allocator learns from
+/// the first one to keep as much for the next.
+fn keep_no_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator's.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
+}
+
+/// Ages are shown in seconds.
+fn second(now: u64) -> u64 {
+    now / 1_000_000_000
+}

@@ -1,0 +1,351 @@
+//! `trace -- COMMAND`: a command that runs only once the probes follow it.
+
+use std::ffi::OsString;
+use std::io::{self, Error, ErrorKind, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::oneshot;
+
+use crate::command::signals::Signals;
+use crate::exit::Exit;
+use crate::user::{self, Users};
+
+/// A process that will become the command, and waits for permission.
+pub struct Held {
+    pid: u32,
+    name: String,
+    go: PipeWriter,
+    started: mpsc::Receiver<io::Result<()>>,
+    ended: oneshot::Receiver<ExitStatus>,
+}
+
+/// The command at work.
+pub struct Running {
+    pid: u32,
+    ended: oneshot::Receiver<ExitStatus>,
+    status: Option<ExitStatus>,
+}
+
+/// Why the command did not start.
+pub struct Failure {
+    pub message: String,
+    pub exit: Exit,
+}
+
+/// Makes a process for the command, as the user who called sudo, and holds it before its first
+/// instruction.
+pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
+    let Some((program, args)) = words.split_first() else {
+        bail!("no command")
+    };
+    let mut command = Command::new(program);
+    command.args(args);
+    if stdout_to_stderr {
+        let stderr = io::stderr()
+            .as_fd()
+            .try_clone_to_owned()
+            .context("opening stderr")?;
+        command.stdout(Stdio::from(stderr));
+    }
+    let identity = Identity::of_caller();
+    if let Some(identity) = &identity {
+        identity.announce(&mut command);
+    }
+    let (mut pid, pid_writer) = io::pipe()?;
+    let (go_reader, go) = io::pipe()?;
+    let ends = Ends {
+        pid: pid_writer.as_raw_fd(),
+        go: go_reader.as_raw_fd(),
+        other_end: go.as_raw_fd(),
+    };
+    // SAFETY: the closure only makes system calls that are safe between fork and exec; it
+    // allocates nothing, and its descriptors are open as long as the thread below.
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(identity) = &identity {
+                identity.assume()?;
+            }
+            ends.wait()
+        });
+    }
+    let (started_sender, started) = mpsc::channel();
+    let (ended_sender, ended) = oneshot::channel();
+    // On a thread of its own, as spawn returns only when the command runs.
+    std::thread::Builder::new()
+        .name("command".into())
+        .spawn(move || {
+            let child = command.spawn();
+            // From here on the end of the pipe tells that nobody waits there any more.
+            drop((pid_writer, go_reader));
+            match child {
+                Err(error) => drop(started_sender.send(Err(error))),
+                Ok(mut child) => {
+                    // Nobody listens when the trace has failed meanwhile.
+                    let _ = started_sender.send(Ok(()));
+                    if let Ok(status) = child.wait() {
+                        let _ = ended_sender.send(status);
+                    }
+                }
+            }
+        })?;
+    let mut bytes = [0; 4];
+    if pid.read_exact(&mut bytes).is_err() {
+        let error = match started.recv() {
+            Ok(Err(error)) => error,
+            _ => ErrorKind::BrokenPipe.into(),
+        };
+        return Err(error).context("making a process for the command");
+    }
+    Ok(Held {
+        pid: u32::from_ne_bytes(bytes),
+        name: program.to_string_lossy().into_owned(),
+        go,
+        started,
+        ended,
+    })
+}
+
+impl Held {
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets the command run.
+    pub fn release(mut self) -> Result<Running, Failure> {
+        let started = self.go.write_all(&[1]).and_then(|()| {
+            self.started
+                .recv()
+                .unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))
+        });
+        match started {
+            Ok(()) => Ok(Running {
+                pid: self.pid,
+                ended: self.ended,
+                status: None,
+            }),
+            Err(error) => Err(Failure {
+                message: format!(
+                    "cannot run '{}': {error}",
+                    crate::sanitize::text(self.name.as_bytes())
+                ),
+                // As env(1), nohup(1) and the shells have it.
+                exit: Exit::Command(if error.kind() == ErrorKind::NotFound {
+                    127
+                } else {
+                    126
+                }),
+            }),
+        }
+    }
+}
+
+impl Running {
+    /// Waits for its end. Cancel-safe.
+    pub async fn wait(&mut self) {
+        if self.status.is_none() {
+            // The thread that waits always sends, unless the wait itself fails.
+            self.status = (&mut self.ended).await.ok();
+        }
+    }
+
+    /// Passes a signal on, unless the terminal has sent it to the command as well.
+    pub fn pass_on(&self, signal: i32) {
+        if self.status.is_none() && !(signal == libc::SIGINT && in_foreground()) {
+            // SAFETY: no memory involved; the process is our child and not waited for yet.
+            unsafe { libc::kill(self.pid.cast_signed(), signal) };
+        }
+    }
+
+    /// Waits for its end, passing signals on, and tells how it ended.
+    pub async fn ended(mut self, signals: &mut Signals) -> Exit {
+        while self.status.is_none() {
+            let signal = tokio::select! {
+                () = self.wait() => break,
+                signal = signals.next() => signal,
+            };
+            self.pass_on(signal);
+        }
+        match self.status {
+            Some(status) => exit_of(status),
+            None => Exit::Failed,
+        }
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, signal) => 128 + signal.unwrap_or_default(),
+    };
+    Exit::Command(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Whether Ctrl-C in the terminal reaches our process group, and so the command.
+fn in_foreground() -> bool {
+    let Ok(terminal) = std::fs::File::open("/dev/tty") else {
+        return false;
+    };
+    // SAFETY: no memory involved; the descriptor is open.
+    unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
+}
+
+/// The pipes of the held process, as seen from inside it.
+#[derive(Clone, Copy)]
+struct Ends {
+    pid: RawFd,
+    go: RawFd,
+    /// The writing end of `go`.
+    other_end: RawFd,
+}
+
+impl Ends {
+    /// Tells the process id and waits for permission. Called between fork and exec.
+    fn wait(self) -> io::Result<()> {
+        // SAFETY: system calls on our own descriptors and on memory of this frame.
+        unsafe {
+            // While we hold it open ourselves we could not see that portwatch is gone.
+            libc::close(self.other_end);
+            let pid = libc::getpid().to_ne_bytes();
+            if libc::write(self.pid, pid.as_ptr().cast(), pid.len()) != pid.len().cast_signed() {
+                return Err(Error::last_os_error());
+            }
+            let mut byte = 0_u8;
+            loop {
+                match libc::read(self.go, (&raw mut byte).cast(), 1) {
+                    1 => return Ok(()),
+                    0 => return Err(Error::from_raw_os_error(libc::ECANCELED)),
+                    _ if Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+                    _ => return Err(Error::last_os_error()),
+                }
+            }
+        }
+    }
+}
+
+/// The user that a command runs as.
+struct Identity {
+    account: user::Account,
+    groups: Vec<libc::gid_t>,
+}
+
+impl Identity {
+    /// The one who called sudo; `None`: stay who we are.
+    fn of_caller() -> Option<Self> {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        // SAFETY: geteuid has no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            return None;
+        }
+        let uid = number("SUDO_UID").filter(|&uid| uid != 0)?;
+        let gid = number("SUDO_GID")?;
+        let mut account = Users::system()
+            .account(uid)
+            .cloned()
+            .unwrap_or_else(|| user::Account {
+                name: uid.to_string(),
+                uid,
+                gid,
+                home: "/".to_owned(),
+                shell: "/bin/sh".to_owned(),
+            });
+        account.gid = gid;
+        let groups = user::groups(&account);
+        Some(Self { account, groups })
+    }
+
+    /// Sets the variables of login(1), which sudo may have set to root's.
+    fn announce(&self, command: &mut Command) {
+        let account = &self.account;
+        command.envs([
+            ("HOME", &account.home),
+            ("SHELL", &account.shell),
+            ("USER", &account.name),
+            ("LOGNAME", &account.name),
+        ]);
+    }
+
+    /// Becomes that user for good. Called between fork and exec.
+    fn assume(&self) -> io::Result<()> {
+        // SAFETY: system calls that read the list of groups, which outlives them.
+        let done = unsafe {
+            libc::setgroups(self.groups.len(), self.groups.as_ptr()) == 0
+                && libc::setgid(self.account.gid) == 0
+                && libc::setuid(self.account.uid) == 0
+        };
+        if done {
+            Ok(())
+        } else {
+            Err(Error::last_os_error())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    async fn run(command: &[&str]) -> Result<Exit, u8> {
+        let held = hold(&words(command), false).unwrap();
+        let mut running = held.release().map_err(|failure| failure.exit.code())?;
+        running.wait().await;
+        Ok(exit_of(running.status.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_is_that_of_the_command() {
+        for (script, expected) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 128 + 15)] {
+            assert_eq!(
+                run(&["sh", "-c", script]).await,
+                Ok(Exit::Command(expected)),
+                "{script}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_cannot_run_is_told_as_the_shell_does() {
+        assert_eq!(run(&["/nonexistent/program"]).await, Err(127));
+        assert_eq!(run(&["/"]).await, Err(126));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_command_runs_before_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let held = hold(&words(&["touch", mark.to_str().unwrap()]), false).unwrap();
+        let exe = std::fs::read_link(format!("/proc/{}/exe", held.pid())).unwrap();
+        assert_eq!(
+            exe,
+            std::env::current_exe().unwrap(),
+            "it waits before its exec"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!mark.exists());
+        let mut running = held.release().map_err(|failure| failure.message).unwrap();
+        running.wait().await;
+        assert!(mark.exists());
+    }
+
+    #[test]
+    fn a_held_process_ends_when_the_trace_fails() {
+        let held = hold(&words(&["sleep", "1000"]), false).unwrap();
+        let process = format!("/proc/{}", held.pid());
+        drop(held);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while std::path::Path::new(&process).exists() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{process} is still there"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}

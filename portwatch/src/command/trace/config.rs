@@ -1,0 +1,67 @@
+//! From the arguments of `trace` to what it will do; what cannot be is refused before anything
+//! starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cli::{self, TraceArgs};
+use crate::command::{filter, screen};
+use crate::event::{Event, Kind};
+use crate::filter::Filter;
+use crate::source::{self, live};
+use crate::view::lines::{Csv, Json, Lines, Text};
+
+/// A trace that can start.
+pub struct Config {
+    pub source: source::Options,
+    pub filter: Filter,
+    pub lines: Lines,
+    /// `None`: stdout.
+    pub write: Option<PathBuf>,
+    pub count: Option<u64>,
+    pub duration: Option<Duration>,
+    pub require_complete: bool,
+    /// At least one word.
+    pub command: Option<Vec<OsString>>,
+}
+
+impl Config {
+    pub fn new(args: TraceArgs) -> Result<Self> {
+        let fields = (!args.fields.is_empty()).then_some(args.fields);
+        let lines = match args.output {
+            cli::Output::Text => {
+                let style = screen::style(args.numeric, args.write.is_none());
+                Lines::Text(Text::new(fields.as_deref(), style))
+            }
+            cli::Output::Json => Lines::Json(Json::new(fields)),
+            cli::Output::Csv => Lines::Csv(Csv::new(fields)),
+        };
+        let filter = Filter {
+            kinds: args.event,
+            failed: args.failed,
+            ..filter::new::<Event>(args.filter)?
+        };
+        let wanted = |kind: &Kind| filter.kinds.is_empty() || filter.kinds.contains(kind);
+        Ok(Self {
+            source: source::Options {
+                poll: args.source.poll_options(),
+                choice: args.source.choice(args.probes.probes.tier()),
+                live: live::Options {
+                    tier: args.probes.probes.tier(),
+                    ring_bytes: args.ring_size,
+                    kinds: Kind::ALL.iter().copied().filter(wanted).collect(),
+                },
+            },
+            filter,
+            lines,
+            write: args.write,
+            count: args.count,
+            duration: args.duration,
+            require_complete: args.require_complete,
+            command: (!args.command.is_empty()).then_some(args.command),
+        })
+    }
+}

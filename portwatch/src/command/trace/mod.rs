@@ -1,0 +1,281 @@
+//! `portwatch trace`: events as they happen, from their source through the filter to a line each.
+
+mod child;
+mod config;
+pub(super) mod summary;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use caps::Capability;
+use jiff::SignedDuration;
+
+use super::holders::Holders;
+use super::output::{Output, is_closed_pipe};
+use super::signals::Signals;
+use super::{READER_CHECK, say, wrong_usage};
+use crate::cli::TraceArgs;
+use crate::event::{Event, Kind};
+use crate::exit::Exit;
+use crate::filter::Filter;
+use crate::privileges;
+use crate::probe::Report;
+use crate::service;
+use crate::source::Source;
+use crate::source::poll::Poll;
+use crate::view::lines::Lines;
+
+use child::Running;
+use config::Config;
+use summary::Summary;
+
+/// Lines are written in pieces of about this size.
+const PIECE: usize = 256 << 10;
+
+/// Traces until something ends it.
+///
+/// # Errors
+/// When the arguments make no sense, nothing can be seen or the output cannot be written.
+pub async fn run(args: TraceArgs) -> Result<Exit> {
+    let config = Config::new(args).map_err(wrong_usage)?;
+    let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
+    let mut source = Source::start(&config.source)?;
+    greet(&source);
+    let mut trace = Trace {
+        lines: config.lines,
+        filter: config.filter,
+        output: Output::open(config.write.as_deref())?,
+        left: config.count,
+        summary: Summary::new(match &source {
+            Source::Live(live) => not_observed(live.report()),
+            Source::Poll(..) => None,
+        }),
+        holders: Holders::new(&config.source.live.kinds),
+    };
+    trace.header()?;
+    let held = match &config.command {
+        None => None,
+        Some(words) => Some(child::hold(words, trace.output.is_shared_stdout())?),
+    };
+    if let Some(held) = &held {
+        source.follow(held.pid());
+    }
+    let mut command = match held.map(child::Held::release) {
+        None => None,
+        Some(Ok(running)) => Some(running),
+        Some(Err(failure)) => {
+            say(&failure.message);
+            return Ok(failure.exit);
+        }
+    };
+    // Polling goes on to need them.
+    if let Source::Live(_) = source {
+        // Signals are passed on to the command, which may run as another user.
+        privileges::give_up(command.as_ref().map_or(&[], |_| &[Capability::CAP_KILL]))?;
+    }
+
+    let ended = trace
+        .follow(&mut source, &mut signals, config.duration, command.as_mut())
+        .await;
+    let result = match ended {
+        Ok(why) => trace.finish(source, why),
+        // Detaches: the command must not pay for a trace that failed.
+        Err(error) => {
+            drop(source);
+            Err(error)
+        }
+    };
+    // Whatever became of the trace, the command is in the foreground until it ends.
+    let Some(command) = command else {
+        return verdict(result?, config.require_complete);
+    };
+    if let Err(error) = &result {
+        say(&format!("{error:#}; the command runs on"));
+    }
+    let exit = command.ended(&mut signals).await;
+    match result {
+        Err(_) => Ok(Exit::Failed),
+        Ok(_) if exit.code() != 0 => Ok(exit),
+        Ok(complete) => verdict(complete, config.require_complete),
+    }
+}
+
+fn verdict(complete: bool, required: bool) -> Result<Exit> {
+    Ok(if required && !complete {
+        Exit::Incomplete
+    } else {
+        Exit::Fine
+    })
+}
+
+/// Why tracing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// As asked for: by a signal, the count, the time, or the end of the command.
+    Asked,
+    /// Nobody reads what is written.
+    ReaderLeft,
+}
+
+/// The way of an event from the source to the output.
+struct Trace {
+    lines: Lines,
+    filter: Filter,
+    output: Output,
+    /// Events still wanted, when there is a limit.
+    left: Option<u64>,
+    summary: Summary,
+    holders: Holders,
+}
+
+impl Trace {
+    fn header(&mut self) -> Result<()> {
+        self.lines.header(&mut self.output.buffer);
+        self.output.flush().or_else(|error| {
+            if is_closed_pipe(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    /// Shows events until something ends it.
+    async fn follow(
+        &mut self,
+        source: &mut Source,
+        signals: &mut Signals,
+        duration: Option<Duration>,
+        mut command: Option<&mut Running>,
+    ) -> Result<Why> {
+        let mut events = Vec::new();
+        let mut reader_check = tokio::time::interval(READER_CHECK);
+        let out_of_time = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(out_of_time);
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => match &command {
+                    Some(command) => command.pass_on(signal),
+                    None => return Ok(Why::Asked),
+                },
+                () = &mut out_of_time => return Ok(Why::Asked),
+                () = ended(&mut command) => return Ok(Why::Asked),
+                _ = reader_check.tick() => {
+                    if self.output.reader_left() {
+                        return Ok(Why::ReaderLeft);
+                    }
+                }
+                more = source.next(&mut events) => more?,
+            }
+            match self.put(&mut events) {
+                Ok(()) if self.left == Some(0) => {
+                    return Ok(Why::Asked);
+                }
+                Ok(()) => {}
+                Err(error) if is_closed_pipe(&error) => {
+                    return Ok(Why::ReaderLeft);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Shows what was still on its way and tells the summary; whether nothing is missing. What a
+    /// reader that left did not get is not missing.
+    fn finish(&mut self, source: Source, why: Why) -> Result<bool> {
+        let mut rest = Vec::new();
+        let accounts = source.finish(&mut rest)?;
+        if why == Why::ReaderLeft {
+            return Ok(true);
+        }
+        match self.put(&mut rest) {
+            Err(error) if is_closed_pipe(&error) => return Ok(true),
+            result => result?,
+        }
+        self.summary.tell(&accounts, self.filter.expr.as_ref());
+        Ok(accounts.complete())
+    }
+
+    /// Shows those of the events that are asked for, and takes them out of the vector.
+    fn put(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        for mut event in events.drain(..) {
+            event.service = service::of(&event);
+            self.holders.tell(&mut event);
+            self.summary.seen(&event);
+            if self.left == Some(0) || !self.filter.matches(&event) {
+                continue;
+            }
+            if event.kind != Kind::Lost {
+                self.left = self.left.map(|left| left - 1);
+            }
+            event.seq = self.summary.shown(event.kind);
+            self.lines.event(&mut self.output.buffer, &event);
+            if self.output.buffer.len() >= PIECE {
+                self.output.flush()?;
+            }
+        }
+        self.output.flush()
+    }
+}
+
+/// Waits for the end of the command; forever when there is none.
+async fn ended(command: &mut Option<&mut Running>) {
+    match command {
+        Some(command) => command.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what serves, and what it cannot see.
+pub fn greet(source: &Source) {
+    match source {
+        Source::Live(live) => say(&tracing(live.report())),
+        Source::Poll(poll, why) => {
+            say(&polling(poll, why.as_ref()));
+            poll.limits().iter().for_each(|limit| say(limit));
+        }
+    }
+}
+
+/// In one line.
+pub(super) fn polling(poll: &Poll, why: Option<&anyhow::Error>) -> String {
+    // as it is written in arguments
+    let interval = SignedDuration::try_from(poll.interval()).unwrap_or(SignedDuration::MAX);
+    let interval = format!("{interval:#}");
+    let mut text =
+        format!("polling every {interval}: what lives shorter than {interval} is missed");
+    if let Some(error) = why {
+        let error = format!("{error:#}");
+        let first = error.lines().next().unwrap_or_default();
+        text.push_str(&format!(
+            " (eBPF cannot be used: {})",
+            first.trim_end_matches(':')
+        ));
+    }
+    text
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Which tier serves, in one line.
+fn tracing(report: &Report) -> String {
+    let mut text = format!("tracing with {} probes", report.tier);
+    if let Some(missing) = not_observed(report) {
+        text.push_str(&format!(" (degraded: no {missing}; see portwatch doctor)"));
+    }
+    text
+}
+
+/// What this kernel does not show, as a list.
+pub(super) fn not_observed(report: &Report) -> Option<String> {
+    let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}

@@ -1,0 +1,202 @@
+//! What is said at the end of a trace: how much was shown, and whether anything is missing.
+
+use std::time::Instant;
+
+use super::{micros, say};
+use crate::event::{Event, Kind};
+use crate::filter::Expr;
+use crate::source::live::Accounts;
+use crate::view::human;
+
+pub struct Summary {
+    started: Instant,
+    /// Events that came from the kernel, losses not among them.
+    seen: u64,
+    /// Events shown, by kind, losses among them.
+    shown: [u64; Kind::ALL.len()],
+    /// What this kernel does not show.
+    not_observed: Option<String>,
+}
+
+impl Summary {
+    pub fn new(not_observed: Option<String>) -> Self {
+        Self {
+            started: Instant::now(),
+            seen: 0,
+            shown: [0; Kind::ALL.len()],
+            not_observed,
+        }
+    }
+
+    pub fn seen(&mut self, event: &Event) {
+        self.seen += u64::from(event.kind != Kind::Lost);
+    }
+
+    /// Counts an event that is shown and returns its number, from 1.
+    pub fn shown(&mut self, kind: Kind) -> u64 {
+        self.shown[kind as usize] += 1;
+        self.shown.iter().sum()
+    }
+
+    /// Says it on stderr.
+    pub fn tell(&self, accounts: &Accounts, expr: Option<&Expr>) {
+        let us = micros(self.started.elapsed());
+        say(&self.counts(us));
+        if let Some(complaint) = expr.and_then(Expr::complaint) {
+            say(&complaint);
+        }
+        say(&verdict(accounts, self.not_observed.as_deref()));
+    }
+
+    fn counts(&self, us: u64) -> String {
+        let by_kind = |kind: Kind| self.shown[kind as usize];
+        let kinds = Kind::ALL
+            .iter()
+            .filter(|&&kind| kind != Kind::Lost && by_kind(kind) > 0);
+        let kinds: Vec<(Kind, u64)> = kinds.map(|&kind| (kind, by_kind(kind))).collect();
+        let shown: u64 = kinds.iter().map(|(_, count)| count).sum();
+        let mut text = match self.seen - shown {
+            0 => plural(shown, "event"),
+            _ => format!("{shown} of {} shown", plural(self.seen, "event")),
+        };
+        text.push_str(" in ");
+        human::push_us(&mut text, us);
+        if !kinds.is_empty() {
+            text.push_str(": ");
+            text.push_str(&list(&kinds));
+        }
+        text
+    }
+}
+
+/// Whether anything is missing, and what.
+pub fn verdict(accounts: &Accounts, not_observed: Option<&str>) -> String {
+    let Accounts {
+        lost,
+        lost_by_kind,
+        lost_process,
+        untracked_sockets,
+        missed_returns,
+        skipped_events,
+        undecodable,
+        polled,
+    } = accounts;
+    let mut reasons = Vec::new();
+    if let Some(longest) = polled {
+        let mut text = "polling misses what fails, resets, and what lives shorter than ".to_owned();
+        human::push_us(&mut text, micros(*longest));
+        reasons.push(text);
+    }
+    if *lost > 0 {
+        reasons.push(format!(
+            "{} lost ({}), try a larger --ring-size",
+            plural(*lost, "event"),
+            list(lost_by_kind)
+        ));
+    }
+    for (count, what, why) in [
+        (
+            lost_process,
+            "process record",
+            "lost: exe, args and parents may be missing",
+        ),
+        (
+            untracked_sockets,
+            "socket",
+            "without room in the kernel's map: owners may be missing",
+        ),
+        (
+            missed_returns,
+            "call",
+            "whose return the kernel did not report",
+        ),
+        (
+            skipped_events,
+            "run",
+            "of a probe skipped by the kernel, which was interrupted in it: events may be missing",
+        ),
+        (undecodable, "record", "not understood: please report this"),
+    ] {
+        if *count > 0 {
+            reasons.push(format!("{} {why}", plural(*count, what)));
+        }
+    }
+    let mut text = match reasons.is_empty() {
+        true => "complete: nothing lost".to_owned(),
+        false => format!("incomplete: {}", reasons.join("; ")),
+    };
+    if let Some(missing) = not_observed {
+        text.push_str(&format!(" (not observed on this kernel: {missing})"));
+    }
+    text
+}
+
+fn list(kinds: &[(Kind, u64)]) -> String {
+    let parts: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    parts.join(", ")
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::event::Origin;
+
+    fn summary(shown: &[Kind], hidden: u64) -> Summary {
+        let mut summary = Summary::new(None);
+        for (i, &kind) in shown.iter().enumerate() {
+            summary.seen(&Event::new(kind, Origin::Live, 0));
+            assert_eq!(summary.shown(kind), i as u64 + 1);
+        }
+        summary.seen += hidden;
+        summary
+    }
+
+    #[test]
+    fn counts_are_by_kind_and_tell_what_the_filter_hid() {
+        let some = [Kind::Bind, Kind::Lost, Kind::Close, Kind::Bind];
+        expect!["3 events in 1.50s: 2 bind, 1 close"]
+            .assert_eq(&summary(&some, 0).counts(1_500_000));
+        expect!["3 of 10 events shown in 1.50s: 2 bind, 1 close"]
+            .assert_eq(&summary(&some, 7).counts(1_500_000));
+        expect!["0 events in 1.5ms"].assert_eq(&summary(&[], 0).counts(1_500));
+        expect!["1 event in 1.5ms: 1 bind"].assert_eq(&summary(&[Kind::Bind], 0).counts(1_500));
+    }
+
+    #[test]
+    fn the_verdict_gives_every_reason() {
+        expect!["complete: nothing lost"].assert_eq(&verdict(&Accounts::default(), None));
+        let accounts = Accounts {
+            lost: 12,
+            lost_by_kind: vec![(Kind::Connect, 10), (Kind::Close, 2)],
+            lost_process: 1,
+            untracked_sockets: 2,
+            missed_returns: 3,
+            skipped_events: 5,
+            undecodable: 4,
+            polled: None,
+        };
+        expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 process record lost: exe, args and parents may be missing; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
+        let accounts = Accounts {
+            polled: Some(Duration::from_millis(200)),
+            ..Accounts::default()
+        };
+        assert!(!accounts.complete());
+        expect![
+            "incomplete: polling misses what fails, resets, and what lives shorter than 200.0ms"
+        ]
+        .assert_eq(&verdict(&accounts, None));
+        expect!["complete: nothing lost (not observed on this kernel: resets, releases)"]
+            .assert_eq(&verdict(&Accounts::default(), Some("resets, releases")));
+    }
+}

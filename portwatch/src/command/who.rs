@@ -1,0 +1,247 @@
+//! `portwatch who PORT`: everything about one port, and with `--wait` what becomes of it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::holders::Holders;
+use super::list::{hint, own_netns, style};
+use super::output::{Output, is_closed_pipe};
+use super::signals::Signals;
+use super::trace::greet;
+use super::{say, screen};
+use crate::cli::{ReportFormat, Target, WhoArgs};
+use crate::event::{Event, Kind, Proto};
+use crate::exit::Exit;
+use crate::filter::{Filter, Span, Spans};
+use crate::machine;
+use crate::port::{self, Question, Rules};
+use crate::row::Row;
+use crate::service;
+use crate::snapshot::{self, Snapshot};
+use crate::source::{self, Choice, Source, live, poll};
+use crate::view::lines::{Json, Lines, Text};
+use crate::view::who::Answer;
+
+/// How often to look where the kernel cannot be traced.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Answers, and with `--wait` stays until a signal or until nobody reads any more.
+///
+/// # Errors
+/// When there is no snapshot, or the answer cannot be written.
+pub async fn run(args: WhoArgs) -> Result<Exit> {
+    // Before the answer, so that nothing happens unseen between the two.
+    let mut watch = match args.wait {
+        true => Some(Watch::start(&args)?),
+        false => None,
+    };
+    let question = Question {
+        port: args.target.port,
+        addr: args.target.addr,
+        protos: protos(&args),
+        netns: own_netns(),
+    };
+    let mut output = Output::open(None)?;
+    let limits = answer(&args, question, &mut output.buffer)?;
+    match output.flush() {
+        Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
+        result => result?,
+    }
+    hint(&limits);
+    if let Some(watch) = &mut watch {
+        watch.follow(&mut output).await?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn protos(args: &WhoArgs) -> Vec<Proto> {
+    match (args.tcp, args.udp) {
+        (true, false) => vec![Proto::Tcp],
+        (false, true) => vec![Proto::Udp],
+        _ => vec![Proto::Tcp, Proto::Udp],
+    }
+}
+
+/// Appends the answer; returns what could not be seen.
+fn answer(args: &WhoArgs, question: Question, out: &mut Vec<u8>) -> Result<Vec<String>> {
+    let options = snapshot::Options {
+        holders: true,
+        ..snapshot::Options::default()
+    };
+    let Snapshot { mut rows, limits } = snapshot::take(&options)?;
+    for row in &mut rows {
+        row.event.service = service::of(&row.event);
+    }
+    let rules = rules(question.addr);
+    let reports = port::reports(&question, &rules, &rows);
+    let answer = Answer {
+        started: started(reports.iter().flat_map(|x| &x.servers)),
+        question,
+        rules,
+        reports,
+        limits: &limits,
+    };
+    let text = match args.output {
+        ReportFormat::Text => answer.text(&style(args.numeric)),
+        ReportFormat::Json => answer.json(),
+    };
+    out.extend_from_slice(text.as_bytes());
+    Ok(limits)
+}
+
+/// When the owners were started.
+fn started<'a>(rows: impl Iterator<Item = &'a Row>) -> HashMap<u32, u64> {
+    let pids: HashSet<u32> = rows.filter_map(|row| row.event.pid).collect();
+    (pids.into_iter())
+        .filter_map(|pid| Some((pid, machine::started(pid)?)))
+        .collect()
+}
+
+/// The settings of this namespace; the kernel's defaults where they cannot be read.
+fn rules(addr: Option<IpAddr>) -> Rules {
+    /// Of user_namespaces(7): bind to ports below ip_unprivileged_port_start.
+    const CAP_NET_BIND_SERVICE: u32 = 10;
+    let setting = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let range = setting("ip_local_port_range");
+    let mut ends = range.split_whitespace().map(str::parse::<u16>);
+    let (first, last) = match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => (first, last),
+        _ => (32768, 60999),
+    };
+    let reserved = setting("ip_local_reserved_ports");
+    Rules {
+        unprivileged_start: setting("ip_unprivileged_port_start")
+            .parse()
+            .unwrap_or(1024),
+        privileged: machine::has_capability(CAP_NET_BIND_SERVICE),
+        ephemeral: Span { first, last },
+        reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
+        foreign: addr.is_some_and(machine::is_foreign),
+    }
+}
+
+/// The events of a port as they happen.
+struct Watch {
+    source: Source,
+    signals: Signals,
+    target: Target,
+    filter: Filter,
+    lines: Lines,
+    holders: Holders,
+    /// Sockets that were bound to the port while this looked on.
+    bound: HashSet<u64>,
+}
+
+impl Watch {
+    fn start(args: &WhoArgs) -> Result<Self> {
+        let kinds = vec![Kind::Bind, Kind::Listen, Kind::Close];
+        let signals = Signals::new(false).context("waiting for signals")?;
+        let source = Source::start(&source::Options {
+            live: live::Options {
+                tier: None,
+                ring_bytes: 1 << 20,
+                kinds: kinds.clone(),
+            },
+            poll: poll::Options {
+                interval: POLL,
+                proc_root: None,
+            },
+            choice: Choice::Best,
+        })?;
+        greet(&source);
+        if matches!(source, Source::Poll(..)) {
+            say("polling does not see binds that fail");
+        }
+        let port = args.target.port;
+        Ok(Self {
+            source,
+            signals,
+            target: args.target,
+            holders: Holders::new(&kinds),
+            bound: HashSet::new(),
+            filter: Filter {
+                kinds,
+                ports: Spans(vec![Span {
+                    first: port,
+                    last: port,
+                }]),
+                protos: (protos(args).into_iter())
+                    .flat_map(|proto| match proto {
+                        Proto::Tcp => vec![Proto::Tcp, Proto::Mptcp],
+                        other => vec![other],
+                    })
+                    .collect(),
+                ..Filter::default()
+            },
+            lines: match args.output {
+                ReportFormat::Text => {
+                    Lines::Text(Text::new(None, screen::style(args.numeric, true)))
+                }
+                ReportFormat::Json => Lines::Json(Json::new(None)),
+            },
+        })
+    }
+
+    /// Whether the event takes or frees the port, or fails to. The end of an accepted connection does
+    /// not; that of a socket that was bound first does, whatever it was connected to.
+    fn concerns(&mut self, event: &Event) -> bool {
+        if !self.filter.matches(event) || event.lport != Some(self.target.port) {
+            return false;
+        }
+        let in_the_way = |addr: IpAddr, other: IpAddr| {
+            addr == other || addr.is_unspecified() || other.is_unspecified()
+        };
+        if let (Some(addr), Some(laddr)) = (self.target.addr, event.laddr)
+            && !in_the_way(addr, laddr)
+        {
+            return false;
+        }
+        match (event.kind, event.sock) {
+            (Kind::Close, Some(sock)) => self.bound.remove(&sock) || event.rport.is_none(),
+            (Kind::Close, None) => event.rport.is_none(),
+            (_, Some(sock)) if event.error.is_none() => {
+                self.bound.insert(sock);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Shows events until a signal comes or nobody reads them any more.
+    async fn follow(&mut self, output: &mut Output) -> Result<()> {
+        let mut events = Vec::new();
+        let mut reader_check = tokio::time::interval(super::READER_CHECK);
+        let mut seq = 0;
+        self.lines.header(&mut output.buffer);
+        loop {
+            match output.flush() {
+                Err(error) if is_closed_pipe(&error) => return Ok(()),
+                result => result?,
+            }
+            tokio::select! {
+                biased;
+                _ = self.signals.next() => return Ok(()),
+                _ = reader_check.tick() => if output.reader_left() {
+                    return Ok(());
+                },
+                more = self.source.next(&mut events) => more?,
+            }
+            for mut event in events.drain(..) {
+                self.holders.tell(&mut event);
+                if !self.concerns(&event) {
+                    continue;
+                }
+                seq += 1;
+                event.seq = seq;
+                event.service = service::of(&event);
+                self.lines.event(&mut output.buffer, &event);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Sockets that serve one address together (SO_REUSEPORT, udp with SO_REUSEADDR) as one row.
+
+use std::collections::HashMap;
+
+use crate::event::Proto;
+use crate::row::{Row, State};
+
+/// Joins servers with the same namespace, protocol, family, address and port, in the order of their
+/// first ones. A joined row has all holders, the sums of what waits and was accepted, and no
+/// `sock` and `inode`, as its holders have different ones.
+pub fn servers(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
+    let rows = rows.into_iter();
+    let most = rows.size_hint().0;
+    let mut places = HashMap::with_capacity(most);
+    let mut joined: Vec<Row> = Vec::with_capacity(most);
+    for row in rows {
+        if !serves(&row) {
+            joined.push(row);
+            continue;
+        }
+        let event = &row.event;
+        let key = (
+            event.netns,
+            event.proto,
+            event.family,
+            event.laddr,
+            event.lport,
+        );
+        match places.get(&key) {
+            Some(&at) => join(&mut joined[at], row),
+            None => {
+                places.insert(key, joined.len());
+                joined.push(row);
+            }
+        }
+    }
+    joined
+}
+
+/// Whether it waits for others to come: a tcp listener, or a udp socket without a peer.
+pub fn serves(row: &Row) -> bool {
+    match row.state {
+        State::Listen => true,
+        State::Unconn => row.event.proto == Some(Proto::Udp),
+        _ => false,
+    }
+}
+
+/// Whether a server is several sockets.
+pub fn is_group(row: &Row) -> bool {
+    // Only joining takes away the inode of a socket that somebody can have.
+    serves(row) && row.inode.is_none()
+}
+
+fn join(first: &mut Row, other: Row) {
+    fn sum(a: Option<u32>, b: Option<u32>) -> Option<u32> {
+        Some(a?.saturating_add(b?))
+    }
+    first.event.sock = None;
+    first.inode = None;
+    first.recv_queue = sum(first.recv_queue, other.recv_queue);
+    first.event.accepted = sum(first.event.accepted, other.event.accepted);
+    first.since = first.since.into_iter().chain(other.since).min();
+    let holders = other.event.holders.unwrap_or_default();
+    if !holders.is_empty() {
+        first.event.holders.get_or_insert_default().extend(holders);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(local: &str, pid: u32) -> Row {
+        Row::server(Proto::Tcp, local, pid, "worker")
+    }
+
+    #[test]
+    fn a_group_is_one_row_with_all_holders() {
+        let mut elsewhere = server("0.0.0.0:80", 4);
+        elsewhere.event.netns = Some(2);
+        let rows = servers(vec![
+            server("0.0.0.0:80", 1),
+            server("0.0.0.0:81", 2),
+            Row {
+                recv_queue: Some(3),
+                ..server("0.0.0.0:80", 3)
+            },
+            elsewhere,
+            server("127.0.0.1:80", 5),
+            Row::connection(State::Estab, "0.0.0.0:80", "10.0.0.1:5", 1, "worker"),
+            Row::server(Proto::Udp, "0.0.0.0:80", 6, "worker"),
+        ]);
+        let pids: Vec<Vec<u32>> = (rows.iter())
+            .map(|row| {
+                let holders = row.event.holders.iter().flatten();
+                holders.map(|x| x.pid).collect()
+            })
+            .collect();
+        let expected: &[&[u32]] = &[&[1, 3], &[2], &[4], &[5], &[1], &[6]];
+        assert_eq!(pids, expected);
+        assert_eq!(rows[0].recv_queue, Some(3));
+        assert_eq!((rows[0].event.sock, rows[0].inode), (None, None));
+        assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
+        assert_eq!(rows[1].event.sock, Some(20));
+    }
+}

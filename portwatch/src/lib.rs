@@ -1,0 +1,29 @@
+//! Who opens, listens on, connects, accepts and closes every port of a Linux machine, as it happens.
+
+pub mod bind;
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod container;
+pub mod decode;
+pub mod errno;
+pub mod event;
+pub mod exit;
+pub mod facts;
+pub mod filter;
+pub mod group;
+pub mod machine;
+pub mod port;
+pub mod privileges;
+pub mod probe;
+pub mod process;
+pub mod row;
+pub mod sanitize;
+pub mod service;
+pub mod snapshot;
+pub mod source;
+pub mod table;
+pub mod taken;
+pub mod user;
+pub mod usual;
+pub mod view;

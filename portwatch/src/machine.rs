@@ -1,0 +1,217 @@
+//! Answers from this machine: /proc, the cgroup file system and the user database.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::clock::Clock;
+use crate::probe::cgroup2_mount;
+use crate::process::{Lookup, Process};
+use crate::user::Users;
+
+/// What this machine knows, remembered where it does not change.
+pub struct Machine {
+    /// Of the proc file system.
+    root: PathBuf,
+    /// `None` for another machine: a name here may be someone else there.
+    users: Option<Users>,
+    cgroups: HashMap<u64, String>,
+    cgroup_root: Option<PathBuf>,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Self {
+            root: "/proc".into(),
+            users: Some(Users::system()),
+            cgroups: HashMap::new(),
+            cgroup_root: cgroup2_mount(),
+        }
+    }
+
+    /// What another proc file system tells of its machine.
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            users: None,
+            cgroups: HashMap::new(),
+            cgroup_root: None,
+        }
+    }
+
+    /// A cgroup was made.
+    pub fn add_cgroup(&mut self, id: u64, path: String) {
+        self.cgroups.insert(id, path);
+    }
+
+    /// All processes running now.
+    pub fn processes(&mut self) -> Vec<(u32, Process)> {
+        let Ok(entries) = std::fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
+        (entries.flatten())
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|pid| Some((pid, read_process(&self.root, pid)?)))
+            .collect()
+    }
+
+    /// Real user and group of a running process.
+    pub fn ids(&self, pid: u32) -> Option<(u32, u32)> {
+        let status = std::fs::read(self.root.join(format!("{pid}/status"))).ok()?;
+        let status = String::from_utf8_lossy(&status);
+        let real = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace().next()?.parse().ok()
+        };
+        Some((real("Uid:")?, real("Gid:")?))
+    }
+
+    /// Reads the ids of all cgroups.
+    fn scan_cgroups(&mut self) {
+        let Some(root) = self.cgroup_root.clone() else {
+            return;
+        };
+        let mut found = HashMap::new();
+        walk(&root, &root, &mut found);
+        self.cgroups.extend(found);
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lookup for Machine {
+    fn process(&mut self, pid: u32) -> Option<Process> {
+        read_process(&self.root, pid)
+    }
+
+    fn cgroup(&mut self, id: u64) -> Option<String> {
+        if !self.cgroups.contains_key(&id) {
+            self.scan_cgroups();
+            // An id that nobody knows is not worth a second walk.
+            self.cgroups.entry(id).or_default();
+        }
+        self.cgroups
+            .get(&id)
+            .filter(|path| !path.is_empty())
+            .cloned()
+    }
+
+    fn user(&mut self, uid: u32) -> Option<String> {
+        self.users.as_mut()?.name(uid).map(str::to_string)
+    }
+}
+
+fn walk(root: &Path, directory: &Path, found: &mut HashMap<u64, String>) {
+    let Ok(metadata) = directory.metadata() else {
+        return;
+    };
+    let below = directory.strip_prefix(root).unwrap_or(directory);
+    found.insert(metadata.ino(), format!("/{}", below.display()));
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(root, &entry.path(), found);
+        }
+    }
+}
+
+/// A running process, from PID/{stat,exe,cmdline,cgroup} of a proc file system.
+fn read_process(root: &Path, pid: u32) -> Option<Process> {
+    let directory = root.join(pid.to_string());
+    let stat = std::fs::read(directory.join("stat")).ok()?;
+    // pid (comm) state ppid …; comm may hold anything, parentheses too.
+    let open = stat.iter().position(|&b| b == b'(')?;
+    let close = stat.iter().rposition(|&b| b == b')')?;
+    let comm = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
+    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
+    let ppid = rest.split(' ').nth(1)?.parse().ok()?;
+    let exe = std::fs::read_link(directory.join("exe")).ok();
+    let exe = exe.map(|path| {
+        path.to_string_lossy()
+            .trim_end_matches(" (deleted)")
+            .to_string()
+    });
+    Some(Process {
+        ppid,
+        comm,
+        exe,
+        args: args_in(&directory),
+        cgroup: read_cgroup(&directory),
+    })
+}
+
+/// Arguments of a running process.
+pub fn read_args(pid: u32) -> Option<Vec<String>> {
+    args_in(Path::new(&format!("/proc/{pid}")))
+}
+
+fn args_in(directory: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read(directory.join("cmdline")).ok()?;
+    Some(crate::decode::args(&text))
+}
+
+/// The version 2 path, or the one of the version 1 hierarchy that tells most.
+fn read_cgroup(directory: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(directory.join("cgroup")).ok()?;
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.max_by_key(|path| path.len()).map(str::to_string)
+}
+
+/// When a running process was started: nanoseconds since the Unix epoch, as exact as the kernel's
+/// clock ticks.
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let close = stat.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
+    // Field 22 of proc_pid_stat(5); the one behind the name is the third.
+    let ticks: u64 = rest.split(' ').nth(19)?.parse().ok()?;
+    // SAFETY: sysconf has no preconditions.
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
+    let boot = u128::from(ticks) * 1_000_000_000 / u128::from(per_second);
+    Some(Clock::new().wall(u64::try_from(boot).ok()?))
+}
+
+/// Whether the kernel refuses to bind to an address because this machine does not have it. The kernel
+/// itself is asked, by a bind that takes no port: lists of addresses say nothing of local routes
+/// and of net.ipv4.ip_nonlocal_bind and its like.
+pub fn is_foreign(addr: IpAddr) -> bool {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+    let family = match addr {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let Ok(socket) = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None) else {
+        return false;
+    };
+    let (on, size) = (1_i32, size_of::<i32>() as libc::socklen_t);
+    // Where this is refused, the kernel picks a port for the moment, which does no harm.
+    // SAFETY: the descriptor is open, and the value is of the size told.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        );
+    }
+    bind(&socket, &SocketAddr::new(addr, 0)) == Err(Errno::ADDRNOTAVAIL)
+}
+
+/// Whether this process has a capability, by its number in capability.h, in effect.
+pub fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|x| u64::from_str_radix(x.trim(), 16).ok());
+    set.is_some_and(|set| set & 1 << number != 0)
+}

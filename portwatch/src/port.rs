@@ -1,0 +1,388 @@
+//! Everything about one port, worked out of the rows of a snapshot. Sans-IO.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::bind::{self, Attempt, Obstacle, Overlap};
+use crate::event::Proto;
+use crate::filter::{Span, Spans};
+use crate::group;
+use crate::row::{Row, State};
+use crate::sanitize;
+
+/// The question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub port: u16,
+    /// `None`: any, so both wildcards are tried.
+    pub addr: Option<IpAddr>,
+    /// Tcp, udp or both.
+    pub protos: Vec<Proto>,
+    /// The network namespace in which a bind is thought of.
+    pub netns: Option<u32>,
+}
+
+/// What this machine lets a process bind, as far as it does not depend on sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Ports below need `privileged` (net.ipv4.ip_unprivileged_port_start).
+    pub unprivileged_start: u16,
+    /// Whether the one who asks may bind them.
+    pub privileged: bool,
+    /// From which the kernel picks ports by itself (net.ipv4.ip_local_port_range).
+    pub ephemeral: Span<u16>,
+    /// But not these (net.ipv4.ip_local_reserved_ports).
+    pub reserved: Spans<u16>,
+    /// The address of the question is none that may be bound here.
+    pub foreign: bool,
+}
+
+/// The answer for one protocol.
+#[derive(Debug)]
+pub struct Report<'a> {
+    pub proto: Proto,
+    /// Listeners and bound udp sockets, those that share an address as one; first those of the namespace
+    /// of the question.
+    pub servers: Vec<Row>,
+    /// Other sockets with this local port: connections, and what is bound but does not listen.
+    pub others: Vec<&'a Row>,
+    /// Connections from here to this port of others.
+    pub outgoing: Vec<&'a Row>,
+    /// What would become of a bind now, by address.
+    pub binds: Vec<Bind<'a>>,
+}
+
+/// What would become of a bind.
+#[derive(Debug)]
+pub struct Bind<'a> {
+    pub attempt: Attempt,
+    /// The address is none that may be bound here: EADDRNOTAVAIL.
+    pub foreign: bool,
+    /// Needs a privilege that is not there: EACCES before any socket is looked at.
+    pub denied: bool,
+    pub obstacles: Vec<Obstacle<'a>>,
+}
+
+impl Bind<'_> {
+    /// Name of the error, `None` when it would succeed.
+    pub fn error(&self) -> Option<&'static str> {
+        self.error_if(!self.obstacles.is_empty())
+    }
+
+    /// The same with SO_REUSEADDR.
+    pub fn error_with_reuse(&self) -> Option<&'static str> {
+        self.error_if(self.obstacles.iter().any(|x| x.hard))
+    }
+
+    fn error_if(&self, in_use: bool) -> Option<&'static str> {
+        // __inet_bind looks at the address first, __inet6_bind at the privilege.
+        match (self.foreign, self.denied) {
+            (true, false) => Some("EADDRNOTAVAIL"),
+            (true, true) if self.attempt.addr.is_ipv4() => Some("EADDRNOTAVAIL"),
+            (_, true) => Some("EACCES"),
+            (false, false) => in_use.then_some("EADDRINUSE"),
+        }
+    }
+}
+
+/// A process that is connected to the port, and the address of the other end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// `None` where it is hidden, or nobody has the connection any more.
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub raddr: IpAddr,
+}
+
+/// Answers for each protocol of the question.
+pub fn reports<'a>(question: &Question, rules: &Rules, rows: &'a [Row]) -> Vec<Report<'a>> {
+    (question.protos.iter())
+        .map(|&proto| report(question, rules, rows, proto))
+        .collect()
+}
+
+fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto) -> Report<'a> {
+    let of_proto = |row: &&Row| row.event.proto.map(bind::ports_of) == Some(proto);
+    let (servers, others): (Vec<&Row>, Vec<&Row>) = (rows.iter())
+        .filter(of_proto)
+        .filter(|row| row.event.lport == Some(question.port))
+        .filter(|row| question.addr.is_none_or(|addr| concerns(row, addr)))
+        .partition(|row| group::serves(row));
+    let mut servers = group::servers(servers.into_iter().cloned());
+    servers.sort_by_key(|row| {
+        let event = &row.event;
+        (event.netns != question.netns, event.netns, event.laddr)
+    });
+    let addrs = match question.addr {
+        Some(addr) => vec![addr],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    };
+    let binds = (addrs.into_iter())
+        .map(|addr| {
+            let attempt = Attempt {
+                proto,
+                addr,
+                port: question.port,
+                v6only: false,
+                netns: question.netns,
+            };
+            Bind {
+                attempt,
+                foreign: rules.foreign,
+                denied: question.port < rules.unprivileged_start && !rules.privileged,
+                obstacles: bind::obstacles(&attempt, rows),
+            }
+        })
+        .collect();
+    Report {
+        proto,
+        servers,
+        others,
+        outgoing: (rows.iter())
+            .filter(of_proto)
+            .filter(|row| row.event.rport == Some(question.port))
+            .filter(|row| {
+                question
+                    .addr
+                    .is_none_or(|addr| row.event.raddr == Some(addr))
+            })
+            .collect(),
+        binds,
+    }
+}
+
+/// Whether a socket has anything to do with an address: it has it, or a wildcard has, on either side.
+fn concerns(row: &Row, addr: IpAddr) -> bool {
+    let Some(own) = row.event.laddr else {
+        return false;
+    };
+    own == addr || own.is_unspecified() || addr.is_unspecified()
+}
+
+impl Report<'_> {
+    /// What happens to a bind now, in one sentence without its end; `place` is what it calls the port.
+    pub fn verdict(&self, place: &str, question: &Question, rules: &Rules) -> String {
+        let fails = |with: &str| self.binds.iter().any(|x| x.error() == Some(with));
+        if fails("EADDRNOTAVAIL") {
+            return format!(
+                "a bind to {place} fails with EADDRNOTAVAIL: this machine does not have that address"
+            );
+        }
+        if fails("EACCES") {
+            return format!(
+                "a bind to {place} fails with EACCES: ports below {} need root or \
+                 CAP_NET_BIND_SERVICE",
+                rules.unprivileged_start
+            );
+        }
+        let obstacles = || self.binds.iter().flat_map(|x| &x.obstacles);
+        let hard = || obstacles().filter(|x| x.hard);
+        if hard().next().is_none() {
+            return match obstacles().next() {
+                None => self.free(question, place),
+                Some(_) => {
+                    let left = match obstacles().all(|x| x.row.state == State::TimeWait) {
+                        true => "nobody listens, only connections in TIME-WAIT are left",
+                        false => "nobody listens, but other sockets have it",
+                    };
+                    format!(
+                        "a bind to {place} fails with EADDRINUSE unless it sets SO_REUSEADDR, as \
+                         servers do: {left}"
+                    )
+                }
+            };
+        }
+        let holders = unique(hard().map(|x| holder(x.row)));
+        let has = if holders.len() == 1 { "has" } else { "have" };
+        let holders = some(&holders);
+        let taken = self.taken();
+        if taken.is_empty() {
+            return format!("a bind to {place} fails with EADDRINUSE: {holders} {has} it");
+        }
+        // Most addresses are free, but for some something is left that servers get around.
+        let soft = obstacles().filter(|x| !x.hard);
+        let soft = unique(soft.filter_map(|x| x.row.event.laddr)).into_iter();
+        let soft: Vec<String> = soft.filter(|x| !taken.contains(x)).map(text).collect();
+        let reuse = match soft.is_empty() {
+            true => String::new(),
+            false => format!(" (on {} only with SO_REUSEADDR)", some(&soft)),
+        };
+        let rest = match taken.contains(&IpAddr::V6(Ipv6Addr::UNSPECIFIED)) {
+            true => "one to an IPv4 address",
+            false => "one to another address",
+        };
+        let wildcards: String = (self.binds.iter())
+            .filter(|x| x.error_with_reuse().is_some() && !taken.contains(&x.attempt.addr))
+            .map(|x| format!(" or to {}", text(x.attempt.addr)))
+            .collect();
+        let taken: Vec<String> = taken.into_iter().map(text).collect();
+        format!(
+            "{place} is taken on {} by {holders}: a bind there{wildcards} fails with EADDRINUSE, \
+             {rest} succeeds{reuse}",
+            taken.join(", "),
+        )
+    }
+
+    fn free(&self, question: &Question, place: &str) -> String {
+        match self.servers.iter().any(|x| x.event.netns != question.netns) {
+            true => format!(
+                "{place} is free here, a bind succeeds: each network namespace has ports of its own"
+            ),
+            false => format!("{place} is free: a bind succeeds"),
+        }
+    }
+
+    /// The addresses that are taken, when there are others that are free.
+    fn taken(&self) -> Vec<IpAddr> {
+        let [first, .., _] = &self.binds[..] else {
+            // one address was asked for
+            return Vec::new();
+        };
+        let all = |x: &&Obstacle<'_>| x.row.event.laddr.is_some_and(|addr| addr.is_unspecified());
+        if first.obstacles.iter().any(|x| all(&x)) {
+            return Vec::new();
+        }
+        let mut addrs: Vec<IpAddr> = (self.binds.iter())
+            .flat_map(|x| &x.obstacles)
+            .filter(|x| x.hard)
+            .filter_map(|x| x.row.event.laddr)
+            .collect();
+        addrs.sort();
+        addrs.dedup();
+        addrs
+    }
+
+    /// Those of the other sockets that are connections, by namespace and state: how many.
+    pub fn states(&self) -> Vec<(Option<u32>, State, usize)> {
+        let mut counts: Vec<(Option<u32>, State, usize)> = Vec::new();
+        for row in &self.others {
+            let (netns, state) = (row.event.netns, row.state);
+            match counts.iter_mut().find(|x| (x.0, x.1) == (netns, state)) {
+                Some((_, _, count)) => *count += 1,
+                None => counts.push((netns, state, 1)),
+            }
+        }
+        counts.sort();
+        counts
+    }
+
+    /// Addresses at the other end of connections with this local port, the busiest first.
+    pub fn peers(&self) -> Vec<(IpAddr, usize)> {
+        count(self.others.iter().filter_map(|row| row.event.raddr))
+    }
+
+    /// Who here is connected to this port: the process and the address of the other end.
+    pub fn clients(&self) -> Vec<(Client, usize)> {
+        count(self.outgoing.iter().filter_map(|row| {
+            let event = &row.event;
+            Some(Client {
+                pid: event.pid,
+                comm: event.comm.map(|x| x.text().into_owned()),
+                raddr: event.raddr?,
+            })
+        }))
+    }
+}
+
+/// Notes on the port itself.
+pub fn remarks(question: &Question, rules: &Rules) -> Vec<String> {
+    let Question { port, .. } = question;
+    let Span { first, last } = rules.ephemeral;
+    let reserved = !rules.reserved.0.is_empty() && rules.reserved.allow([Some(*port)]);
+    let mut remarks = Vec::new();
+    if *port < rules.unprivileged_start {
+        remarks.push(format!(
+            "ports below {} need root or CAP_NET_BIND_SERVICE",
+            rules.unprivileged_start
+        ));
+    }
+    if (first..=last).contains(port) {
+        remarks.push(match reserved {
+            true => format!(
+                "kept out of the kernel's own choice ({first}-{last}) by ip_local_reserved_ports"
+            ),
+            false => format!(
+                "the kernel may give it to any outgoing connection ({first}-{last}); \
+                 sysctl net.ipv4.ip_local_reserved_ports keeps it out"
+            ),
+        });
+    }
+    remarks
+}
+
+/// `8080/tcp`, `127.0.0.1:8080/tcp`.
+pub fn place(question: &Question, protos: &str) -> String {
+    match question.addr {
+        Some(addr) => format!("{}:{}/{protos}", text(addr), question.port),
+        None => format!("{}/{protos}", question.port),
+    }
+}
+
+/// An address as it stands before a port.
+pub fn text(addr: IpAddr) -> String {
+    match addr {
+        IpAddr::V4(addr) => addr.to_string(),
+        IpAddr::V6(addr) => format!("[{addr}]"),
+    }
+}
+
+/// `nginx (pid 812)`, or what is known.
+pub fn holder(row: &Row) -> String {
+    let event = &row.event;
+    if let (Some(comm), Some(pid)) = (event.comm, event.pid) {
+        return format!("{} (pid {pid})", sanitize::text(comm.bytes()));
+    }
+    let user = event.context.as_ref().and_then(|x| x.user.as_deref());
+    match (user, event.uid) {
+        (Some(user), _) => format!("a process of user {}", sanitize::text(user.as_bytes())),
+        (None, Some(uid)) => format!("a process of user {uid}"),
+        (None, None) => "the kernel".to_owned(),
+    }
+}
+
+/// Why a socket is in the way of a bind.
+pub fn reason(obstacle: &Obstacle<'_>) -> &'static str {
+    match obstacle.overlap {
+        Overlap::Same => "the same address",
+        Overlap::TheirWildcard => "which includes this one",
+        Overlap::OurWildcard => "which this one includes",
+        Overlap::PerhapsTheirWildcard => "which includes this one unless it is for IPv6 only",
+    }
+}
+
+/// Each once, in the order in which they come first.
+fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(&item) {
+            found.push(item);
+        }
+    }
+    found
+}
+
+/// The first of several, and how many more there are.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 3;
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] if names.len() <= MOST => format!("{} and {last}", first.join(", ")),
+        _ => format!(
+            "{} and {} more",
+            names[..MOST].join(", "),
+            names.len() - MOST
+        ),
+    }
+}
+
+/// How often each comes, the most frequent first, then in their own order.
+fn count<T: std::hash::Hash + Ord>(items: impl Iterator<Item = T>) -> Vec<(T, usize)> {
+    let mut counts = HashMap::new();
+    for item in items {
+        *counts.entry(item).or_insert(0) += 1;
+    }
+    let mut counts: Vec<(T, usize)> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts
+}

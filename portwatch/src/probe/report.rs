@@ -1,0 +1,46 @@
+//! What the kernel gave and what it refused: the result of carrying out the plan.
+
+use serde::Serialize;
+
+use super::Tier;
+
+/// How each row of the plan is served, in the order of the plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The tier that serves.
+    pub tier: Tier,
+    pub rows: Vec<Row>,
+    /// Structure members that this kernel does not have, as `structure.member`.
+    pub missing_members: Vec<String>,
+}
+
+/// One thing to observe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What is observed, e.g. `tcp states`.
+    pub observe: &'static str,
+    pub required: bool,
+    /// The alternative that serves, e.g. `fexit __inet_bind, __inet6_bind`; absent when none does.
+    pub chosen: Option<String>,
+    /// Alternatives that were tried and refused before it, in order.
+    pub refused: Vec<Refusal>,
+    /// What a user misses when nothing serves this row.
+    pub loses: &'static str,
+}
+
+/// An alternative that did not load or attach.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refusal {
+    pub tier: Tier,
+    /// E.g. `fexit __inet_bind`.
+    pub alternative: String,
+    /// In the kernel's own words.
+    pub error: String,
+}
+
+impl Report {
+    /// Rows that nothing serves: what this run cannot see.
+    pub fn degraded(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.chosen.is_none())
+    }
+}

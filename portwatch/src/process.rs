@@ -1,0 +1,331 @@
+//! The process cache: what is known of processes, also of those already gone. Sans-IO: it takes
+//! records and a [`Lookup`] for processes that were there before the probes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use portwatch_common::Owner;
+
+use crate::container;
+use crate::event::{Context, Peer};
+
+/// A process as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    pub ppid: u32,
+    pub comm: String,
+    pub exe: Option<String>,
+    pub args: Option<Vec<String>>,
+    /// Path of its cgroup, where it was read rather than told by id.
+    pub cgroup: Option<String>,
+}
+
+/// Answers what the records did not tell.
+pub trait Lookup {
+    /// A process that is running now.
+    fn process(&mut self, pid: u32) -> Option<Process>;
+    /// Path of a cgroup v2 directory by its id.
+    fn cgroup(&mut self, id: u64) -> Option<String>;
+    fn user(&mut self, uid: u32) -> Option<String>;
+}
+
+/// How long the dead are remembered, in nanoseconds. Sockets that outlive their owner by more
+/// keep what was known of it themselves.
+const REMEMBER_NS: u64 = 60_000_000_000;
+/// Most dead processes remembered.
+const GRAVES: usize = 65_536;
+/// Longest line of ancestors told.
+const ANCESTORS: usize = 32;
+
+/// What is known of all processes.
+#[derive(Default)]
+pub struct Processes {
+    known: HashMap<u32, Entry>,
+    /// The dead, in order of death.
+    graves: VecDeque<(u64, u32)>,
+    /// Grows when any process changes its program or ends: then ancestors may read differently.
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Entry {
+    process: Process,
+    died: Option<u64>,
+    context: Option<Remembered>,
+}
+
+/// A context, and what it was made from.
+struct Remembered {
+    generation: u64,
+    ppid: u32,
+    uid: u32,
+    cgroup: u64,
+    context: Arc<Context>,
+}
+
+impl Processes {
+    /// A process that was running at the start. What records told meanwhile is newer.
+    pub fn seed(&mut self, pid: u32, process: Process) {
+        self.known.entry(pid).or_insert_with(|| Entry {
+            process,
+            ..Entry::default()
+        });
+    }
+
+    pub fn fork(&mut self, parent: u32, child: u32, lookup: &mut impl Lookup) {
+        let process = match self.entry(parent, lookup) {
+            Some(entry) => Process {
+                ppid: parent,
+                ..entry.process.clone()
+            },
+            None => Process {
+                ppid: parent,
+                ..Process::default()
+            },
+        };
+        self.known.insert(
+            child,
+            Entry {
+                process,
+                ..Entry::default()
+            },
+        );
+    }
+
+    pub fn exec(&mut self, pid: u32, mut process: Process) {
+        self.generation += 1;
+        if process.cgroup.is_none() {
+            // Another program in the same place.
+            let before = self.known.get(&pid);
+            process.cgroup = before.and_then(|entry| entry.process.cgroup.clone());
+        }
+        self.known.insert(
+            pid,
+            Entry {
+                process,
+                ..Entry::default()
+            },
+        );
+    }
+
+    /// A process ended at `ts` (any clock that the others use too).
+    pub fn exit(&mut self, pid: u32, ts: u64) {
+        self.generation += 1;
+        if let Some(entry) = self.known.get_mut(&pid) {
+            entry.died = Some(ts);
+            self.graves.push_back((ts, pid));
+        }
+        while let Some(&(died, pid)) = self.graves.front() {
+            if self.graves.len() <= GRAVES && ts.saturating_sub(died) <= REMEMBER_NS {
+                break;
+            }
+            self.graves.pop_front();
+            // The number may have a new holder.
+            if self
+                .known
+                .get(&pid)
+                .is_some_and(|entry| entry.died == Some(died))
+            {
+                self.known.remove(&pid);
+            }
+        }
+    }
+
+    /// What is known of an owner beyond what the kernel told with the event.
+    pub fn context(&mut self, owner: &Owner, lookup: &mut impl Lookup) -> Arc<Context> {
+        let generation = self.generation;
+        if let Some(Remembered { context, .. }) = (self.known.get(&owner.tgid))
+            .and_then(|entry| entry.context.as_ref())
+            .filter(|r| (r.generation, r.ppid) == (generation, owner.ppid))
+            .filter(|r| (r.uid, r.cgroup) == (owner.uid, owner.cgroup))
+        {
+            return context.clone();
+        }
+        let process = self
+            .entry(owner.tgid, lookup)
+            .map(|entry| entry.process.clone());
+        let process = process.unwrap_or_default();
+        // 0: nobody told.
+        let cgroup = (owner.cgroup != 0).then(|| lookup.cgroup(owner.cgroup));
+        let cgroup = match cgroup.flatten() {
+            // A hybrid hierarchy: version 2 is there, but the limits are set in version 1.
+            Some(path) if path == "/" => process.cgroup.clone().or(Some(path)),
+            Some(path) => Some(path),
+            None => process.cgroup.clone(),
+        };
+        let context = Arc::new(Context {
+            exe: process.exe,
+            args: process.args,
+            user: lookup.user(owner.uid),
+            parents: Some(self.parents(owner.ppid, lookup)),
+            container: cgroup.as_deref().and_then(container::container),
+            unit: cgroup.as_deref().and_then(container::unit),
+            cgroup,
+        });
+        let entry = self.known.entry(owner.tgid).or_default();
+        entry.context = Some(Remembered {
+            generation,
+            ppid: owner.ppid,
+            uid: owner.uid,
+            cgroup: owner.cgroup,
+            context: context.clone(),
+        });
+        context
+    }
+
+    /// What is known of a process.
+    pub fn get(&mut self, pid: u32, lookup: &mut impl Lookup) -> Option<&Process> {
+        Some(&self.entry(pid, lookup)?.process)
+    }
+
+    fn parents(&mut self, mut pid: u32, lookup: &mut impl Lookup) -> Vec<Peer> {
+        let mut parents: Vec<Peer> = Vec::new();
+        while pid != 0 && parents.len() < ANCESTORS && parents.iter().all(|p| p.pid != pid) {
+            let Some(entry) = self.entry(pid, lookup) else {
+                break;
+            };
+            parents.push(Peer {
+                pid,
+                comm: entry.process.comm.clone(),
+                sock: None,
+            });
+            pid = entry.process.ppid;
+        }
+        parents
+    }
+
+    fn entry(&mut self, pid: u32, lookup: &mut impl Lookup) -> Option<&Entry> {
+        if let std::collections::hash_map::Entry::Vacant(vacant) = self.known.entry(pid) {
+            let process = lookup.process(pid)?;
+            vacant.insert(Entry {
+                process,
+                ..Entry::default()
+            });
+        }
+        self.known.get(&pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine where only process 1 can be looked up.
+    struct Machine;
+
+    impl Lookup for Machine {
+        fn process(&mut self, pid: u32) -> Option<Process> {
+            (pid == 1).then(|| Process {
+                comm: "init".into(),
+                ..Process::default()
+            })
+        }
+        fn cgroup(&mut self, id: u64) -> Option<String> {
+            (id == 7).then(|| "/system.slice/web.service".into())
+        }
+        fn user(&mut self, uid: u32) -> Option<String> {
+            (uid == 0).then(|| "root".into())
+        }
+    }
+
+    fn program(ppid: u32, name: &str) -> Process {
+        Process {
+            ppid,
+            comm: name.into(),
+            exe: Some(format!("/bin/{name}")),
+            ..Process::default()
+        }
+    }
+
+    fn owner(tgid: u32, ppid: u32) -> Owner {
+        Owner {
+            tgid,
+            ppid,
+            cgroup: 7,
+            ..Owner::default()
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_after_its_end_until_its_number_is_taken() {
+        let mut processes = Processes::default();
+        processes.exec(10, program(1, "sh"));
+        processes.fork(10, 20, &mut Machine);
+        processes.exec(20, program(10, "nc"));
+        processes.exit(20, 5);
+        let context = processes.context(&owner(20, 10), &mut Machine);
+        assert_eq!(context.exe.as_deref(), Some("/bin/nc"));
+        assert_eq!(context.unit.as_deref(), Some("web.service"));
+        assert_eq!(context.user.as_deref(), Some("root"));
+        let names: Vec<&str> = context
+            .parents
+            .iter()
+            .flatten()
+            .map(|p| p.comm.as_str())
+            .collect();
+        assert_eq!(names, ["sh", "init"]);
+        processes.fork(10, 20, &mut Machine);
+        assert_eq!(
+            processes
+                .context(&owner(20, 10), &mut Machine)
+                .exe
+                .as_deref(),
+            Some("/bin/sh")
+        );
+    }
+
+    #[test]
+    fn a_context_is_shared_until_something_in_it_changes() {
+        let mut processes = Processes::default();
+        processes.exec(10, program(1, "sh"));
+        let first = processes.context(&owner(10, 1), &mut Machine);
+        assert!(Arc::ptr_eq(
+            &first,
+            &processes.context(&owner(10, 1), &mut Machine)
+        ));
+        let nobody = Owner {
+            uid: 65534,
+            ..owner(10, 1)
+        };
+        assert_eq!(processes.context(&nobody, &mut Machine).user, None);
+        processes.exec(10, program(1, "cat"));
+        assert_eq!(
+            processes
+                .context(&owner(10, 1), &mut Machine)
+                .exe
+                .as_deref(),
+            Some("/bin/cat")
+        );
+    }
+
+    #[test]
+    fn the_dead_are_forgotten_but_not_those_who_took_their_numbers() {
+        let mut processes = Processes::default();
+        for pid in [10, 11] {
+            processes.exec(pid, program(1, "sh"));
+            processes.exit(pid, 0);
+        }
+        processes.exec(11, program(1, "cat"));
+        processes.exit(99, REMEMBER_NS + 1);
+        processes.exec(12, program(1, "sh"));
+        processes.exit(12, REMEMBER_NS + 2);
+        assert!(!processes.known.contains_key(&10));
+        assert!(processes.known.contains_key(&11));
+        assert!(processes.known.contains_key(&12));
+    }
+
+    #[test]
+    fn ancestors_that_form_a_ring_end_somewhere() {
+        let mut processes = Processes::default();
+        processes.exec(10, program(20, "a"));
+        processes.exec(20, program(10, "b"));
+        assert_eq!(
+            processes
+                .context(&owner(10, 20), &mut Machine)
+                .parents
+                .as_ref()
+                .map(Vec::len),
+            Some(2)
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! Sockets of all network namespaces, without their holders: by sock_diag where the kernel has it,
+//! else from the tables of /proc.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::diag::{self, Found};
+use super::namespaces::{self, Entry, Namespaces};
+use super::socket::Socket;
+use super::{Options, proc};
+use crate::event::{Family, Proto};
+use crate::row::State;
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+/// What is asked of sock_diag, one after the other.
+const DUMPS: [(Proto, &[Family]); 5] = [
+    (Proto::Tcp, &FAMILIES),
+    (Proto::Udp, &[Family::Ipv4]),
+    (Proto::Udp, &[Family::Ipv6]),
+    (Proto::Mptcp, &[Family::Ipv4]),
+    (Proto::Mptcp, &[Family::Ipv6]),
+];
+
+/// The sockets of one moment.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub list: Vec<Socket>,
+    /// What could not be seen, and why, each a sentence for the user.
+    pub limits: Vec<String>,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// When there is nothing to read: no proc file system where one should be.
+pub fn read(options: &Options) -> Result<Sockets> {
+    let mut reading = Reading {
+        listening: options.listening,
+        ..Reading::default()
+    };
+    let namespaces = match &options.proc_root {
+        Some(root) => reading.tree(root)?,
+        None => reading.machine()?,
+    };
+    Ok(Sockets {
+        limits: reading.limits(&namespaces, options.proc_root.is_some()),
+        list: reading.sockets,
+    })
+}
+
+/// A snapshot in the making, and what went wrong.
+#[derive(Default)]
+struct Reading {
+    listening: bool,
+    sockets: Vec<Socket>,
+    /// Lines of tables that could not be understood.
+    lines: usize,
+    /// Tables that could not be read.
+    tables: Vec<String>,
+    /// Network namespaces that could not be entered.
+    closed: usize,
+    /// Nobody told which namespaces there are.
+    one_for_all: bool,
+}
+
+impl Reading {
+    /// The machine that this process runs on.
+    fn machine(&mut self) -> Result<Namespaces> {
+        let own = namespaces::own()?;
+        let proc = Path::new("/proc");
+        let mut all = Namespaces::of_processes(proc)?;
+        all.add_mounted();
+        // A thread that has been in other namespaces is good for nothing else.
+        let visit = || {
+            self.namespace(own);
+            for (&netns, namespace) in all.known.iter().filter(|(netns, _)| **netns != own) {
+                match namespace.enter(netns) {
+                    Entry::Inside => self.namespace(netns),
+                    Entry::Gone => {}
+                    // What it may not enter it may still be shown.
+                    Entry::Denied if self.first_of(proc, &namespace.pids, netns) => {}
+                    Entry::Denied => self.closed += 1,
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("snapshot".to_owned());
+            thread.spawn_scoped(scope, visit).map(drop)
+        })
+        .context("starting a thread")?;
+        Ok(all)
+    }
+
+    /// The network namespace that this thread is in.
+    fn namespace(&mut self, netns: u32) {
+        let mut found = Vec::new();
+        // Only to those who may change the network do all kernels say what carries MPTCP.
+        let subflows_are_told =
+            capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::NET_ADMIN));
+        for (proto, families) in DUMPS {
+            if proto == Proto::Mptcp
+                && subflows_are_told
+                && !found.iter().any(|x: &Found| x.subflow)
+            {
+                continue;
+            }
+            let query = diag::Query {
+                proto,
+                family: match families {
+                    [one] => Some(*one),
+                    _ => None,
+                },
+                listening: self.listening,
+                netns: Some(netns),
+            };
+            match diag::dump(query, &mut found) {
+                Ok(()) => {}
+                // Not every kernel has it.
+                Err(_) if proto == Proto::Mptcp => {}
+                Err(_) => families.iter().for_each(|&family| {
+                    let directory = Path::new("/proc/thread-self/net");
+                    if let Err(error) = self.table(directory, proto, family, Some(netns)) {
+                        let name = proc::table(proto, family);
+                        self.tables.push(format!("{name}: {error}"));
+                    }
+                }),
+            }
+        }
+        self.sockets.reserve(found.len());
+        self.sockets.extend(once(found));
+    }
+
+    /// A tree that looks like /proc.
+    fn tree(&mut self, root: &Path) -> Result<Namespaces> {
+        let all = Namespaces::of_processes(root)?;
+        for (&netns, namespace) in &all.known {
+            if !self.first_of(root, &namespace.pids, netns) {
+                self.closed += 1;
+            }
+        }
+        if all.known.is_empty() || self.closed == all.known.len() {
+            let places = [root.join("1/net"), root.join("net")];
+            let mut read = (places.iter()).map(|directory| self.tables(directory, None));
+            let first = read.next();
+            if !matches!(first, Some(Ok(()))) {
+                read.next().unwrap_or(Ok(())).with_context(|| {
+                    format!(
+                        "{} has no tables of sockets (such as net/tcp): --proc-root takes the root \
+                         of a proc file system",
+                        root.display()
+                    )
+                })?;
+            }
+            self.one_for_all = true;
+        }
+        Ok(all)
+    }
+
+    /// All tables of a namespace, from the first of its processes that is still there.
+    fn first_of(&mut self, root: &Path, pids: &[u32], netns: u32) -> bool {
+        (pids.iter()).any(|pid| {
+            self.tables(&root.join(format!("{pid}/net")), Some(netns))
+                .is_ok()
+        })
+    }
+
+    /// All tables in a directory.
+    ///
+    /// # Errors
+    /// When one is missing or cannot be read. Nothing of them is kept then.
+    fn tables(&mut self, directory: &Path, netns: Option<u32>) -> Result<()> {
+        let (sockets, lines) = (self.sockets.len(), self.lines);
+        for proto in [Proto::Tcp, Proto::Udp] {
+            for family in FAMILIES {
+                if let Err(error) = self.table(directory, proto, family, netns) {
+                    self.sockets.truncate(sockets);
+                    self.lines = lines;
+                    return Err(error).with_context(|| directory.display().to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn table(
+        &mut self,
+        directory: &Path,
+        proto: Proto,
+        family: Family,
+        netns: Option<u32>,
+    ) -> std::io::Result<()> {
+        let before = self.sockets.len();
+        self.lines += proc::read(directory, proto, family, netns, &mut self.sockets)?;
+        if self.listening {
+            let mut at = 0;
+            self.sockets.retain(|socket| {
+                at += 1;
+                at <= before || is_listening(socket)
+            });
+        }
+        Ok(())
+    }
+
+    /// What the user should know.
+    fn limits(&self, namespaces: &Namespaces, recorded: bool) -> Vec<String> {
+        let remedy = needs_root(recorded);
+        let mut limits = Vec::new();
+        if self.one_for_all {
+            limits.push("network namespaces cannot be told apart: only one is shown".to_owned());
+        } else if namespaces.denied > 0 {
+            limits.push(format!(
+                "the network namespaces of {} cannot be read{remedy}: sockets of other namespaces \
+                 than this one may be missing",
+                plural(namespaces.denied, "process", "processes")
+            ));
+        }
+        if self.closed > 0 && !self.one_for_all {
+            limits.push(format!(
+                "{} cannot be looked into{remedy}",
+                plural(self.closed, "network namespace", "network namespaces")
+            ));
+        }
+        if namespaces.damaged > 0 && !self.one_for_all {
+            limits.push(format!(
+                "the network namespaces of {} are not told",
+                plural(namespaces.damaged, "process", "processes")
+            ));
+        }
+        if self.lines > 0 {
+            limits.push(format!(
+                "{} of tables of sockets could not be understood and are left out",
+                plural(self.lines, "line", "lines")
+            ));
+        }
+        if !self.tables.is_empty() {
+            let tables = self.tables.join(", ");
+            limits.push(format!("tables of sockets could not be read: {tables}"));
+        }
+        limits
+    }
+}
+
+/// How to get what was denied, to be put behind a sentence; root would not help root.
+pub fn needs_root(recorded: bool) -> &'static str {
+    match recorded || rustix::process::geteuid().is_root() {
+        true => "",
+        false => ", which needs root",
+    }
+}
+
+pub fn plural(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn is_listening(socket: &Socket) -> bool {
+    match socket.proto {
+        Proto::Udp => socket.state == State::Unconn,
+        _ => socket.state == State::Listen,
+    }
+}
+
+/// Each socket once: a table that changes while it is read may show one twice, and an MPTCP
+/// connection is shown as what it is and as the tcp connections that carry it.
+fn once(found: Vec<Found>) -> impl Iterator<Item = Socket> {
+    type Ends = ((IpAddr, u16), Option<(IpAddr, u16)>);
+    let ends = |socket: &Socket| -> Ends { (socket.local, socket.remote) };
+    let mut cookies = HashSet::with_capacity(found.len());
+    let (mut inodes, mut carried) = (HashSet::new(), HashSet::new());
+    for Found { socket, .. } in &found {
+        if socket.proto == Proto::Mptcp {
+            inodes.extend(socket.inode);
+            carried.insert(ends(socket));
+        }
+    }
+    found.into_iter().filter_map(
+        move |Found {
+                  mut socket,
+                  subflow,
+              }| {
+            if socket.proto == Proto::Tcp {
+                let known = socket.inode.is_some_and(|inode| inodes.contains(&inode));
+                if known || subflow && carried.contains(&ends(&socket)) {
+                    return None;
+                }
+                if subflow {
+                    // Kernels before 5.18 do not tell of listeners, none of connections that fell back
+                    // to tcp: of their subflows the first stands for them.
+                    inodes.extend(socket.inode);
+                    (socket.proto, socket.sock, socket.traffic) = (Proto::Mptcp, None, None);
+                }
+            }
+            (socket.sock.is_none_or(|cookie| cookies.insert(cookie))).then_some(socket)
+        },
+    )
+}

@@ -1,0 +1,81 @@
+//! Where events come from.
+
+mod compare;
+pub mod live;
+mod loss;
+pub mod poll;
+
+use anyhow::Result;
+
+use crate::event::Event;
+use live::{Accounts, Live};
+use poll::Poll;
+
+/// What to take events from.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub live: live::Options,
+    pub poll: poll::Options,
+    pub choice: Choice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The kernel if it can be had, else polling.
+    Best,
+    Live,
+    Poll,
+}
+
+/// A source at work. Dropping it ends it.
+pub enum Source {
+    Live(Box<Live>),
+    /// With what stood in the way of a better one.
+    Poll(Box<Poll>, Option<anyhow::Error>),
+}
+
+impl Source {
+    /// # Errors
+    /// When the one asked for cannot be had, or none of them.
+    pub fn start(options: &Options) -> Result<Self> {
+        let poll = || Poll::start(&options.poll).map(Box::new);
+        if options.choice == Choice::Poll {
+            return Ok(Source::Poll(poll()?, None));
+        }
+        match Live::start(&options.live) {
+            Ok(live) => Ok(Source::Live(Box::new(live))),
+            Err(error) if options.choice == Choice::Live => Err(error),
+            Err(error) => Ok(Source::Poll(poll()?, Some(error))),
+        }
+    }
+
+    /// Waits until events may have come, then appends them; none when there were none. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the source has dried up.
+    pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        match self {
+            Source::Live(live) => live.next(events).await,
+            Source::Poll(poll, _) => poll.next(events).await,
+        }
+    }
+
+    /// Ends it, appends what was still on its way and returns the accounts.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    pub fn finish(self, events: &mut Vec<Event>) -> Result<Accounts> {
+        match self {
+            Source::Live(live) => live.finish(events),
+            Source::Poll(poll, _) => poll.finish(events),
+        }
+    }
+
+    /// Shows only what this process and its descendants do from now on.
+    pub fn follow(&mut self, pid: u32) {
+        match self {
+            Source::Live(live) => live.follow(pid),
+            Source::Poll(poll, _) => poll.follow(pid),
+        }
+    }
+}

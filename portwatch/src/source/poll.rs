@@ -1,0 +1,179 @@
+//! Events without eBPF: snapshots compared several times a second. What lives shorter than the time
+//! between two of them is missed.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+use super::compare::Compare;
+use super::live::Accounts;
+use crate::clock::{Clock, boot};
+use crate::event::Event;
+use crate::snapshot::{self, Holders, Owner, Owners, Socket};
+
+/// How to poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Time between two snapshots.
+    pub interval: Duration,
+    /// See [`snapshot::Options`].
+    pub proc_root: Option<PathBuf>,
+}
+
+/// The last snapshot, and when to take the next.
+pub struct Poll {
+    interval: Duration,
+    reading: snapshot::Options,
+    timer: Interval,
+    compare: Compare,
+    owners: Owners,
+    /// When set, only these processes are shown.
+    followed: Option<HashSet<u32>>,
+    limits: Vec<String>,
+    last: Instant,
+    longest: Duration,
+}
+
+impl Poll {
+    /// Takes the first snapshot. What is in it is no event.
+    ///
+    /// # Errors
+    /// When there is nothing to read: no proc file system where one should be.
+    pub fn start(options: &Options) -> Result<Self> {
+        let reading = snapshot::Options {
+            proc_root: options.proc_root.clone(),
+            ..snapshot::Options::default()
+        };
+        let mut owners = Owners::new(options.proc_root.as_deref());
+        let first = snapshot::read(&reading)?;
+        let holders = Holders::read(root(&reading))?;
+        let mut limits = first.limits;
+        limits.extend(holders.limits());
+        let compare = Compare::new(first.list, |socket| owner(socket, &holders, &mut owners));
+        let start = tokio::time::Instant::now() + options.interval;
+        let mut timer = interval_at(start, options.interval);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            interval: options.interval,
+            reading,
+            timer,
+            compare,
+            owners,
+            followed: None,
+            limits,
+            last: Instant::now(),
+            longest: options.interval,
+        })
+    }
+
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// What cannot be seen from here besides what is short-lived, each a sentence for the user.
+    pub fn limits(&self) -> &[String] {
+        &self.limits
+    }
+
+    /// Waits for the next snapshot and appends what happened since the last. Cancel-safe.
+    ///
+    /// # Errors
+    /// When there is nothing to read any more.
+    pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        self.timer.tick().await;
+        self.step(events)
+    }
+
+    /// Appends what happened since the last snapshot and returns the accounts.
+    ///
+    /// # Errors
+    /// When there is nothing to read any more.
+    pub fn finish(mut self, events: &mut Vec<Event>) -> Result<Accounts> {
+        self.step(events)?;
+        Ok(Accounts {
+            polled: Some(self.longest),
+            ..Accounts::default()
+        })
+    }
+
+    /// Shows only what this process and its descendants do from now on, as far as they are seen:
+    /// one that ends before its children do may take the trace of them along.
+    pub fn follow(&mut self, pid: u32) {
+        self.followed.get_or_insert_default().insert(pid);
+    }
+
+    fn step(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        let mut now = snapshot::read(&self.reading)?.list;
+        if self.compare.misses(&now) {
+            // A table that changes while it is read may leave one out: gone is what is not in the
+            // next one either.
+            let again = snapshot::read(&self.reading)?.list;
+            let there: HashSet<u64> = again.iter().filter_map(|socket| socket.inode).collect();
+            now.retain(|socket| socket.inode.is_some_and(|inode| !there.contains(&inode)));
+            now.extend(again);
+        }
+        self.longest = self.longest.max(self.last.elapsed());
+        self.last = Instant::now();
+        if let Some(followed) = &mut self.followed {
+            add_descendants(root(&self.reading), followed);
+        }
+        // To look through all open files costs more than all the rest.
+        let holders = match self.compare.has_news(&now) {
+            true => Holders::read(root(&self.reading))?,
+            false => Holders::default(),
+        };
+        self.owners.forget();
+        let ts = Clock::new().wall(boot());
+        let owners = &mut self.owners;
+        let happened = (self.compare).step(now, ts, |socket| owner(socket, &holders, owners));
+        let shown = |event: &Event| match &mut self.followed {
+            Some(followed) => is_followed(event, followed),
+            None => true,
+        };
+        events.extend(happened.into_iter().filter(shown));
+        Ok(())
+    }
+}
+
+fn root(reading: &snapshot::Options) -> &Path {
+    reading.proc_root.as_deref().unwrap_or(Path::new("/proc"))
+}
+
+/// The first of a socket's holders that can be told.
+fn owner(socket: &Socket, holders: &Holders, owners: &mut Owners) -> Option<Owner> {
+    holders.of(socket.inode?).find_map(|pid| owners.owner(pid))
+}
+
+/// Whether the owner is one of them, or descends from one.
+fn is_followed(event: &Event, followed: &mut HashSet<u32>) -> bool {
+    let Some(pid) = event.pid else { return false };
+    let parents = event
+        .context
+        .iter()
+        .flat_map(|x| x.parents.iter().flatten());
+    if !followed.contains(&pid) && parents.into_iter().any(|x| followed.contains(&x.pid)) {
+        followed.insert(pid);
+    }
+    followed.contains(&pid)
+}
+
+/// Adds their children, and the children of these, so that they are known when their parents are gone.
+fn add_descendants(root: &Path, followed: &mut HashSet<u32>) {
+    let mut open: Vec<u32> = followed.iter().copied().collect();
+    while let Some(pid) = open.pop() {
+        let Ok(threads) = std::fs::read_dir(root.join(format!("{pid}/task"))) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            let pids = children
+                .split_ascii_whitespace()
+                .filter_map(|x| x.parse().ok());
+            open.extend(pids.filter(|pid| followed.insert(*pid)));
+        }
+    }
+}

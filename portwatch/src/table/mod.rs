@@ -1,0 +1,400 @@
+//! The live table: every open socket, and those that closed just now. Sans-IO: it takes events,
+//! snapshots and the time, and knows nothing of where they come from.
+
+mod compact;
+mod history;
+mod key;
+#[cfg(test)]
+mod model;
+mod reconcile;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::num::NonZeroUsize;
+
+use indexmap::IndexMap;
+
+use crate::event::{Cause, Event, Kind, Origin, Proto};
+use crate::row::{Row, State};
+
+pub use compact::Compact;
+pub use history::{History, Past};
+pub use key::Key;
+pub use reconcile::{Difference, What};
+
+use compact::Maybe;
+use key::Keys;
+use reconcile::Doubt;
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Closed sockets stay in sight for this long, in nanoseconds.
+    pub closed_ns: u64,
+    /// Most closed sockets kept.
+    pub closed: usize,
+    /// Ports whose history is kept.
+    pub ports: NonZeroUsize,
+    /// Happenings kept of each of them.
+    pub happenings: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            closed_ns: 5_000_000_000,
+            closed: 5_000,
+            ports: const { NonZeroUsize::new(1_000).unwrap() },
+            happenings: 16,
+        }
+    }
+}
+
+/// An open socket.
+#[derive(Clone, Debug)]
+struct Open {
+    socket: Compact,
+    /// It was bound before it was connected, so it outlives a failed attempt.
+    bound: bool,
+    /// An event told of it, or should have: then one has to tell of its end, too.
+    told: bool,
+}
+
+/// A socket that closed, or an attempt to connect that failed.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    key: Key,
+    pub socket: Compact,
+    /// Nanoseconds since the Unix epoch.
+    pub at: u64,
+    /// errno, of an attempt that failed.
+    pub error: Option<u16>,
+    pub cause: Option<Cause>,
+    pub reason: Option<&'static str>,
+    duration_us: Maybe<u64>,
+}
+
+/// One socket of the table, open or closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    pub key: Key,
+    pub socket: &'a Compact,
+    /// How it ended, when it did.
+    pub end: Option<&'a Closed>,
+}
+
+impl Sight<'_> {
+    /// The whole row; of what is closed with what is known of its end, as a `close` has it.
+    pub fn row(&self) -> Row {
+        let mut row = self.socket.row();
+        if let Some(end) = self.end {
+            row.event.error = end.error;
+            row.event.cause = end.cause;
+            row.event.reason = end.reason;
+            row.event.duration_us = end.duration_us.get();
+        }
+        row
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Table {
+    limits: Limits,
+    keys: Keys,
+    open: IndexMap<Key, Open>,
+    /// In the order of their ends.
+    closed: VecDeque<Closed>,
+    /// Keys of the listeners by network namespace and port.
+    listeners: BTreeSet<(Maybe<u32>, u16, Key)>,
+    history: History,
+    /// Sockets that events told of since [`Table::watch`].
+    touched: Option<HashSet<Key>>,
+    /// What was different at the last comparison, and not before.
+    doubts: HashSet<Doubt>,
+    lost: u64,
+    version: u64,
+}
+
+impl Table {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            keys: Keys::default(),
+            open: IndexMap::new(),
+            closed: VecDeque::new(),
+            listeners: BTreeSet::new(),
+            history: History::new(limits.ports, limits.happenings),
+            touched: None,
+            doubts: HashSet::new(),
+            lost: 0,
+            version: 0,
+        }
+    }
+
+    /// Takes in one event. The cost does not depend on how many sockets there are.
+    pub fn apply(&mut self, event: &Event) {
+        self.version += 1;
+        if event.kind == Kind::Lost {
+            self.lost = self.lost.saturating_add(event.count.unwrap_or(1));
+            return;
+        }
+        self.history.note(event);
+        let key = self.keys.of(event);
+        if let Some(touched) = &mut self.touched {
+            touched.insert(key);
+        }
+        let pending = event.error.map(i32::from) == Some(libc::EINPROGRESS);
+        match (event.kind, event.error) {
+            (Kind::Bind, None) => self.bound(key, event),
+            (Kind::Listen, None) => self.listens(key, event),
+            (Kind::Accept, None) => {
+                self.count_accepted(event);
+                self.connected(key, event, State::Estab);
+            }
+            (Kind::Connect, None) => self.connected(key, event, State::Estab),
+            (Kind::Connect, Some(_)) if pending => self.connected(key, event, State::SynSent),
+            (Kind::Connect, Some(_)) => self.not_connected(key, event),
+            (Kind::Close, _) => self.closes(key, event),
+            // The call failed, and the socket is what it was; of a reset the close tells.
+            (Kind::Bind | Kind::Listen | Kind::Accept | Kind::Reset | Kind::Lost, _) => {}
+        }
+    }
+
+    /// Forgets what closed too long ago. `now`: nanoseconds since the Unix epoch.
+    pub fn tick(&mut self, now: u64) {
+        while let Some(oldest) = self.closed.front()
+            && now.saturating_sub(oldest.at) >= self.limits.closed_ns
+        {
+            self.closed.pop_front();
+            self.version += 1;
+        }
+    }
+
+    /// Grows with every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Events that never came, as far as the source knows.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Number of open sockets.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// All sockets, the open ones first, in no order. What lives on is not among the closed ones.
+    pub fn iter(&self) -> impl Iterator<Item = Sight<'_>> {
+        let open = self.open.iter().map(|(&key, open)| Sight {
+            key,
+            socket: &open.socket,
+            end: None,
+        });
+        let closed = (self.closed.iter()).filter(|x| !self.open.contains_key(&x.key));
+        open.chain(closed.map(Closed::sight))
+    }
+
+    /// A socket by its key: the open one, or the one that closed last.
+    pub fn get(&self, key: Key) -> Option<Sight<'_>> {
+        let open = self.open.get(&key).map(|open| Sight {
+            key,
+            socket: &open.socket,
+            end: None,
+        });
+        open.or_else(|| {
+            let mut closed = self.closed.iter().rev();
+            closed.find(|closed| closed.key == key).map(Closed::sight)
+        })
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn bound(&mut self, key: Key, event: &Event) {
+        let mut socket = Compact::new(event, State::Unconn);
+        socket.since = Some(event.ts).into();
+        self.put(key, socket, true);
+    }
+
+    fn listens(&mut self, key: Key, event: &Event) {
+        let mut socket = Compact::new(event, State::Listen);
+        socket.since = Some(event.ts).into();
+        // Polling sees not all of them.
+        socket.accepted = (event.origin == Origin::Live).then_some(0).into();
+        if let Some(before) = self.open.get(&key).map(|open| &open.socket)
+            && before.state == State::Listen
+        {
+            // A second listen changes the backlog only.
+            (socket.since, socket.accepted) = (before.since, before.accepted);
+        }
+        self.put(key, socket, true);
+    }
+
+    fn connected(&mut self, key: Key, event: &Event, state: State) {
+        let mut bound = self.open.get(&key).is_some_and(|open| open.bound);
+        if Keys::is_hash(key) {
+            // Bound first, it was known by other addresses.
+            let before = self.keys.of_unconnected(event);
+            let same = |open: &Open| {
+                open.socket.state == State::Unconn && open.socket.pid.get() == event.pid
+            };
+            if before != key && self.open.get(&before).is_some_and(same) {
+                self.take(before);
+                bound = true;
+            }
+        }
+        let mut socket = Compact::new(event, state);
+        socket.since = Some(event.ts).filter(|_| state == State::Estab).into();
+        self.put(key, socket, bound);
+    }
+
+    fn not_connected(&mut self, key: Key, event: &Event) {
+        match self.open.get_mut(&key) {
+            Some(open) if open.socket.state == State::SynSent && open.bound => {
+                open.socket.state = State::Unconn;
+                open.socket.kind = Kind::Bind;
+                (open.socket.raddr, open.socket.rport) = (None, None);
+            }
+            Some(open) if open.socket.state != State::SynSent => {}
+            // Never bound, it has no other end than this.
+            _ => self.closes(key, event),
+        }
+    }
+
+    fn closes(&mut self, key: Key, event: &Event) {
+        let mut told = Compact::new(event, State::Unconn);
+        let socket = match self.take(key) {
+            Some(Open { mut socket, .. }) => {
+                for (known, last) in [
+                    (&mut socket.rx_bytes, told.rx_bytes),
+                    (&mut socket.tx_bytes, told.tx_bytes),
+                ] {
+                    known.learn(last.get());
+                }
+                for (known, last) in [
+                    (&mut socket.rtt_us, told.rtt_us),
+                    (&mut socket.retrans, told.retrans),
+                    (&mut socket.accepted, told.accepted),
+                ] {
+                    known.learn(last.get());
+                }
+                if socket.pid.get().is_none() {
+                    socket.owner(event);
+                }
+                socket
+            }
+            None => {
+                told.state = match (event.accepted, event.rport) {
+                    (Some(_), _) => State::Listen,
+                    (None, Some(_)) => State::Estab,
+                    (None, None) => State::Unconn,
+                };
+                told
+            }
+        };
+        self.bury(Closed {
+            key,
+            socket,
+            at: event.ts,
+            error: event.error,
+            cause: event.cause,
+            reason: event.reason,
+            duration_us: event.duration_us.into(),
+        });
+    }
+
+    /// The listener that a connection came from has accepted one more. With SO_REUSEPORT there are
+    /// several: then the one of the same process, or any of them.
+    fn count_accepted(&mut self, event: &Event) {
+        let Some(port) = event.lport else { return };
+        let netns = event.netns.into();
+        let fit = |key: Key| {
+            let socket = &self.open.get(&key)?.socket;
+            let exact = socket.laddr == event.laddr;
+            let any = socket.laddr.is_none_or(|addr| addr.is_unspecified());
+            let family = socket.family == event.family;
+            let same = socket.proto == event.proto && (exact || any);
+            same.then_some((exact, family, socket.pid.get() == event.pid, key))
+        };
+        let candidates = self
+            .listeners
+            .range((netns, port, Key::FIRST)..=(netns, port, Key::LAST));
+        let best = candidates.filter_map(|&(.., key)| fit(key)).max();
+        if let Some((.., key)) = best
+            && let Some(listener) = self.open.get_mut(&key)
+        {
+            // Of one from before the start nobody knows.
+            let accepted = listener.socket.accepted.get();
+            listener.socket.accepted = accepted.map(|x| x + 1).into();
+        }
+    }
+
+    /// Puts in what an event told, with what only snapshots tell of the same socket.
+    fn put(&mut self, key: Key, mut socket: Compact, bound: bool) {
+        if let Some(before) = self.take(key).map(|open| open.socket) {
+            socket.holders = before.holders;
+            socket.inode = before.inode;
+            if socket.pid.get().is_none() {
+                socket.pid = before.pid;
+                socket.tid = before.tid;
+                socket.ppid = before.ppid;
+                socket.uid = before.uid;
+                socket.gid = before.gid;
+                socket.comm = before.comm;
+                socket.context = before.context;
+            }
+        }
+        self.insert(
+            key,
+            Open {
+                socket,
+                bound,
+                told: true,
+            },
+        );
+    }
+
+    fn insert(&mut self, key: Key, open: Open) {
+        if let Some(place) = listening(key, &open.socket) {
+            self.listeners.insert(place);
+        }
+        self.open.insert(key, open);
+    }
+
+    fn take(&mut self, key: Key) -> Option<Open> {
+        let open = self.open.swap_remove(&key)?;
+        if let Some(place) = listening(key, &open.socket) {
+            self.listeners.remove(&place);
+        }
+        Some(open)
+    }
+
+    fn bury(&mut self, closed: Closed) {
+        if self.closed.len() >= self.limits.closed {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(closed);
+    }
+}
+
+impl Closed {
+    fn sight(&self) -> Sight<'_> {
+        Sight {
+            key: self.key,
+            socket: &self.socket,
+            end: Some(self),
+        }
+    }
+}
+
+/// Where a listener is found by what it accepts.
+fn listening(key: Key, socket: &Compact) -> Option<(Maybe<u32>, u16, Key)> {
+    let listens = socket.state == State::Listen && socket.proto != Some(Proto::Udp);
+    listens.then_some((socket.netns, socket.lport?, key))
+}

@@ -1,0 +1,279 @@
+//! The table beside a snapshot: filled from the first, compared with later ones.
+//!
+//! A snapshot is not taken at one moment, and events arrive a little late. So what events told of
+//! since the snapshot began is left to them, and what differs counts only when the next snapshot
+//! differs in the same way.
+
+use std::collections::HashSet;
+
+use crate::event::{Event, Kind, Origin, Peer, Proto, spelled};
+use crate::row::{Row, State};
+
+use super::compact::{Compact, Holders};
+use super::{Closed, Key, Maybe, Open, Table};
+
+spelled! {
+    /// What no event told.
+    What {
+        Opened = "opened without an event",
+        Changed = "changed without an event",
+        Gone = "closed without an event",
+    }
+}
+
+/// A difference seen for the first time.
+pub(super) type Doubt = (Key, What);
+
+/// A difference between the table and two snapshots in a row, now repaired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub what: What,
+    /// The socket as it is, or was before it was gone.
+    pub row: Row,
+}
+
+impl Difference {
+    /// The event that is missing, as far as it can be made up for at `now` (nanoseconds since the
+    /// Unix epoch): origin `poll`, as it was learned by comparing.
+    pub fn event(&self, now: u64) -> Event {
+        let mut event = self.row.event.clone();
+        if self.what == What::Gone {
+            event.kind = Kind::Close;
+            event.latency_us = None;
+            event.backlog = None;
+        }
+        event.origin = Origin::Poll;
+        event.ts = now;
+        event
+    }
+}
+
+impl Table {
+    /// From here on remembers which sockets events tell of, until [`Table::seed`] or
+    /// [`Table::reconcile`]. To be called before a snapshot is begun; the snapshot is to be handed
+    /// over when the events of the time when it was taken are in.
+    pub fn watch(&mut self) {
+        self.touched = Some(HashSet::new());
+    }
+
+    /// Fills the table with the sockets that were open before the first event.
+    pub fn seed(&mut self, rows: impl IntoIterator<Item = Row>) {
+        let touched = self.touched.take().unwrap_or_default();
+        let mut shared = Shared::default();
+        for row in rows {
+            let key = self.keys.of(&row.event);
+            let told = owed(&row);
+            if self.open.contains_key(&key) || told && touched.contains(&key) {
+                continue;
+            }
+            let open = self.seeded(&row, &mut shared, told);
+            self.insert(key, open);
+        }
+        self.version += 1;
+    }
+
+    /// Compares with a snapshot, takes over what no event tells (holders, queues, states such as
+    /// CLOSE-WAIT), and repairs what differed the last time already. `now`: nanoseconds since the
+    /// Unix epoch. Returns the differences that were repaired.
+    pub fn reconcile(&mut self, rows: impl IntoIterator<Item = Row>, now: u64) -> Vec<Difference> {
+        let touched = self.touched.take().unwrap_or_default();
+        let before = std::mem::take(&mut self.doubts);
+        let mut differences = Vec::new();
+        let mut seen = HashSet::with_capacity(self.open.len());
+        let mut namespaces = HashSet::new();
+        let mut shared = Shared::default();
+        for row in rows {
+            namespaces.insert(Maybe::from(row.event.netns));
+            let key = self.place(&row);
+            let news = touched.contains(&key);
+            if row.state == State::TimeWait && self.is_told(key) {
+                // What is left of a socket, not the socket itself.
+                continue;
+            }
+            seen.insert(key);
+            let what = match self.open.get(&key) {
+                None if news && owed(&row) => continue,
+                None if !owed(&row) => None,
+                None => Some(What::Opened),
+                Some(_) if news => None,
+                Some(open) if !open.told => owed(&row).then_some(What::Opened),
+                Some(open) => (class(&row) != class_of(&open.socket)).then_some(What::Changed),
+            };
+            let confirmed = what.is_some_and(|what| !self.doubts_newly(&before, (key, what)));
+            match what {
+                Some(what) if confirmed => {
+                    let mut open = self.seeded(&row, &mut shared, true);
+                    if let Some(old) = self.take(key)
+                        && open.socket.pid.get().is_none()
+                    {
+                        open.socket.owner(&old.socket.row().event);
+                    }
+                    self.insert(key, open);
+                    differences.push(Difference { what, row });
+                }
+                Some(What::Changed) => {}
+                _ => self.take_over(key, &row, &mut shared, news),
+            }
+        }
+        let missing = self.open.iter().filter_map(|(&key, open)| {
+            let seen = seen.contains(&key) || touched.contains(&key);
+            (!seen && can_be_seen(&open.socket, &namespaces)).then_some((key, open.told))
+        });
+        for (key, told) in missing.collect::<Vec<_>>() {
+            if told && self.doubts_newly(&before, (key, What::Gone)) {
+                continue;
+            }
+            let Some(Open { socket, .. }) = self.take(key) else {
+                continue;
+            };
+            if told {
+                let row = socket.row();
+                let what = What::Gone;
+                differences.push(Difference { what, row });
+                self.bury(Closed {
+                    key,
+                    socket,
+                    at: now,
+                    error: None,
+                    cause: None,
+                    reason: None,
+                    duration_us: None.into(),
+                });
+            }
+        }
+        self.version += 1;
+        differences
+    }
+
+    /// Whether something differed that only another comparison can decide.
+    pub fn in_doubt(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// Whether this difference is new; then the next comparison decides.
+    fn doubts_newly(&mut self, before: &HashSet<Doubt>, doubt: Doubt) -> bool {
+        let new = !before.contains(&doubt);
+        if new {
+            self.doubts.insert(doubt);
+        }
+        new
+    }
+
+    /// Where the socket of a row is: it may have got its cookie after its first event.
+    fn place(&self, row: &Row) -> Key {
+        let key = self.keys.of(&row.event);
+        if self.open.contains_key(&key) {
+            return key;
+        }
+        let unnamed = self.keys.of_addresses(&row.event);
+        if self.open.contains_key(&unnamed) {
+            unnamed
+        } else {
+            key
+        }
+    }
+
+    fn is_told(&self, key: Key) -> bool {
+        self.open.get(&key).is_some_and(|open| open.told)
+    }
+
+    fn seeded(&self, row: &Row, shared: &mut Shared, told: bool) -> Open {
+        let mut socket = Compact::of_row(row, shared.holders(row));
+        socket.origin = Origin::Seed;
+        if row.state == State::Listen {
+            socket.backlog = row.event.backlog.or(row.send_queue).into();
+            socket.accepted = row.event.accepted.into();
+        }
+        Open {
+            bound: row.event.kind == Kind::Bind,
+            socket,
+            told,
+        }
+    }
+
+    /// What a snapshot tells of a socket that is where it should be, or that no event tells of.
+    fn take_over(&mut self, key: Key, row: &Row, shared: &mut Shared, news: bool) {
+        let Some(open) = self.open.get_mut(&key) else {
+            let open = self.seeded(row, shared, false);
+            return self.insert(key, open);
+        };
+        open.socket.refresh(row, shared.holders(row));
+        // Listeners are told by events, or repaired above; they are found by their state.
+        let listens = open.socket.state == State::Listen || row.state == State::Listen;
+        if !news && !listens {
+            open.socket.state = row.state;
+        }
+    }
+}
+
+/// Lists of holders, each kept once.
+#[derive(Default)]
+struct Shared(HashSet<Holders>);
+
+impl Shared {
+    fn holders(&mut self, row: &Row) -> Option<Holders> {
+        let holders = row.event.holders.as_deref().filter(|x| !x.is_empty())?;
+        // Which socket is clear here; without it, many sockets have the same holders.
+        let holders: Holders = holders
+            .iter()
+            .map(|peer| Peer {
+                sock: None,
+                ..peer.clone()
+            })
+            .collect();
+        if let Some(known) = self.0.get(&holders) {
+            return Some(known.clone());
+        }
+        self.0.insert(holders.clone());
+        Some(holders)
+    }
+}
+
+/// Whether an event should have told of this socket. None tells of connections that nobody has
+/// accepted yet, of what is left of them after their end, and of sockets of other protocols.
+fn owed(row: &Row) -> bool {
+    let held = row.inode.is_some_and(|inode| inode != 0);
+    let proto = matches!(
+        row.event.proto,
+        Some(Proto::Tcp | Proto::Udp | Proto::Mptcp)
+    );
+    let state = match row.state {
+        State::Unconn => row.event.lport.is_some_and(|port| port != 0),
+        State::SynSent | State::SynRecv | State::TimeWait => false,
+        _ => true,
+    };
+    held && proto && state
+}
+
+/// As far as events tell states apart.
+#[derive(PartialEq)]
+enum Class {
+    Listening,
+    Connected,
+    Neither,
+}
+
+fn class(row: &Row) -> Class {
+    class_in(row.event.proto, row.state)
+}
+
+fn class_of(socket: &Compact) -> Class {
+    class_in(socket.proto, socket.state)
+}
+
+fn class_in(proto: Option<Proto>, state: State) -> Class {
+    match state {
+        State::Listen => Class::Listening,
+        State::Unconn | State::SynSent => Class::Neither,
+        // A udp socket is connected and disconnected at will.
+        _ if proto == Some(Proto::Udp) => Class::Neither,
+        _ => Class::Connected,
+    }
+}
+
+/// Whether the snapshot would show this socket, were it still there: of tcp sockets that are only
+/// bound the kernel does not tell everywhere, and a namespace may be out of reach.
+fn can_be_seen(socket: &Compact, namespaces: &HashSet<Maybe<u32>>) -> bool {
+    let only_bound = socket.state == State::Unconn && socket.proto != Some(Proto::Udp);
+    !only_bound && namespaces.contains(&socket.netns)
+}

@@ -1,0 +1,269 @@
+//! Who has the port that a bind found taken, those who left it in the last minute included. Sans-IO:
+//! takes events, snapshots and the time, which is in nanoseconds since the Unix epoch.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use crate::event::{Event, Kind, Peer, Proto};
+use crate::row::Row;
+
+/// How long those who left are remembered.
+const DEPARTED_NS: u64 = 60_000_000_000;
+/// Most of them remembered.
+const DEPARTED: usize = 65_536;
+/// How old a snapshot may be. Taking one costs some milliseconds, and binds may fail by the thousand.
+const FRESH_NS: u64 = 1_000_000_000;
+
+/// Ports are taken per network namespace and transport.
+type Port = (Option<u32>, Transport, u16);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Transport {
+    Tcp,
+    Udp,
+    Other(Proto),
+}
+
+impl Transport {
+    fn of(proto: Proto) -> Self {
+        match proto {
+            // they share their ports
+            Proto::Tcp | Proto::Mptcp => Self::Tcp,
+            Proto::Udp => Self::Udp,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A bound socket that events told of.
+#[derive(Clone, Debug)]
+struct Binder {
+    peer: Peer,
+    laddr: Option<IpAddr>,
+    left: bool,
+}
+
+/// What events and the latest snapshot tell of ports in use.
+#[derive(Debug, Default)]
+pub struct Taken {
+    binders: HashMap<Port, Vec<Binder>>,
+    /// When a socket left which port, in order.
+    departures: VecDeque<(u64, Port, Option<u64>)>,
+    rows: HashMap<Port, Vec<Row>>,
+    taken_at: Option<u64>,
+}
+
+impl Taken {
+    /// Takes in an event.
+    pub fn note(&mut self, event: &Event) {
+        let (Some(port), None) = (port(event), event.error) else {
+            return;
+        };
+        match event.kind {
+            Kind::Bind | Kind::Listen => self.came(port, event),
+            Kind::Close => self.left(port, event),
+            _ => {}
+        }
+    }
+
+    fn came(&mut self, port: Port, event: &Event) {
+        let (Some(pid), Some(comm)) = (event.pid, &event.comm) else {
+            return;
+        };
+        let binders = self.binders.entry(port).or_default();
+        if event.sock.is_some() && binders.iter().any(|x| x.peer.sock == event.sock) {
+            return;
+        }
+        binders.push(Binder {
+            peer: Peer {
+                pid,
+                comm: comm.text().into_owned(),
+                sock: event.sock,
+            },
+            laddr: event.laddr,
+            left: false,
+        });
+    }
+
+    fn left(&mut self, port: Port, event: &Event) {
+        let Some(binders) = self.binders.get_mut(&port) else {
+            return;
+        };
+        let Some(binder) = (binders.iter_mut()).find(|x| !x.left && x.peer.sock == event.sock)
+        else {
+            return;
+        };
+        binder.left = true;
+        self.departures.push_back((event.ts, port, event.sock));
+        while let Some(&(at, port, sock)) = self.departures.front()
+            && (self.departures.len() > DEPARTED || event.ts.saturating_sub(at) > DEPARTED_NS)
+        {
+            self.departures.pop_front();
+            self.forget(port, sock);
+        }
+    }
+
+    fn forget(&mut self, port: Port, sock: Option<u64>) {
+        if let Some(binders) = self.binders.get_mut(&port) {
+            binders.retain(|x| !(x.left && x.peer.sock == sock));
+            if binders.is_empty() {
+                self.binders.remove(&port);
+            }
+        }
+    }
+
+    /// Whether a snapshot is needed to tell who has the port that this event could not have.
+    pub fn needs_snapshot(&self, event: &Event) -> bool {
+        found_taken(event)
+            && (self.taken_at).is_none_or(|at| event.ts.saturating_sub(at) > FRESH_NS)
+    }
+
+    /// A snapshot, taken at `now`.
+    pub fn refresh(&mut self, rows: Vec<Row>, now: u64) {
+        self.rows.clear();
+        self.taken_at = Some(now);
+        for row in rows {
+            if let Some(port) = port(&row.event) {
+                self.rows.entry(port).or_default().push(row);
+            }
+        }
+    }
+
+    /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, then
+    /// those who left it in the last minute, each process and socket once.
+    pub fn tell(&self, event: &mut Event) {
+        let Some(port) = port(event).filter(|_| found_taken(event)) else {
+            return;
+        };
+        let rows = self.rows.get(&port).into_iter().flatten();
+        let now = rows.flat_map(|row| {
+            let holders = row.event.holders.iter().flatten();
+            holders.map(|peer| (row.event.laddr, peer))
+        });
+        let binders = || self.binders.get(&port).into_iter().flatten();
+        // From a snapshot of a moment ago they may have left since.
+        let left = |peer: &Peer| binders().any(|x| x.left && x.peer.sock == peer.sock);
+        let known = |left| {
+            let of_kind = binders().filter(move |x| x.left == left);
+            of_kind.map(|x| (x.laddr, &x.peer))
+        };
+        // Events know cookies, which snapshots of other namespaces may not; so they come first.
+        let all = (known(false))
+            .chain(now.filter(|(_, peer)| !left(peer)))
+            .chain(known(true));
+        let mut holders: Vec<Peer> = Vec::new();
+        for (laddr, peer) in all {
+            let same = |x: &Peer| x.pid == peer.pid && (x.sock == peer.sock || peer.sock.is_none());
+            if overlap(laddr, event.laddr) && !holders.iter().any(same) {
+                holders.push(peer.clone());
+            }
+        }
+        if !holders.is_empty() {
+            event.holders = Some(holders);
+        }
+    }
+}
+
+fn found_taken(event: &Event) -> bool {
+    event.kind == Kind::Bind && event.error.map(i32::from) == Some(libc::EADDRINUSE)
+}
+
+fn port(event: &Event) -> Option<Port> {
+    Some((event.netns, Transport::of(event.proto?), event.lport?))
+}
+
+/// Whether sockets with these addresses may not share a port. A wildcard is every address.
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Comm, Origin};
+    use crate::row::State;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn event(kind: Kind, ts: u64, pid: u32, sock: u64, laddr: &str) -> Event {
+        let mut comm = [0; 16];
+        comm[..2].copy_from_slice(b"nc");
+        let mut event = Event::new(kind, Origin::Live, ts);
+        event.proto = Some(Proto::Tcp);
+        event.netns = Some(1);
+        event.laddr = Some(laddr.parse().unwrap());
+        event.lport = Some(80);
+        event.sock = Some(sock);
+        event.pid = Some(pid);
+        event.comm = Some(Comm(comm));
+        event
+    }
+
+    /// Pids and sockets of the holders that a failed bind to this address is told.
+    fn holders(taken: &Taken, ts: u64, laddr: &str) -> Vec<(u32, Option<u64>)> {
+        let mut failed = event(Kind::Bind, ts, 99, 99, laddr);
+        failed.error = Some(libc::EADDRINUSE as u16);
+        taken.tell(&mut failed);
+        let holders = failed.holders.unwrap_or_default();
+        holders.iter().map(|x| (x.pid, x.sock)).collect()
+    }
+
+    #[test]
+    fn holders_are_those_in_the_way_and_those_who_left_in_the_last_minute() {
+        let mut taken = Taken::default();
+        taken.note(&event(Kind::Bind, SECOND, 10, 1, "127.0.0.1"));
+        taken.note(&event(Kind::Listen, SECOND, 10, 1, "127.0.0.1"));
+        taken.note(&event(Kind::Bind, SECOND, 20, 2, "127.0.0.2"));
+        assert_eq!(holders(&taken, SECOND, "127.0.0.1"), [(10, Some(1))]);
+        assert_eq!(
+            holders(&taken, SECOND, "0.0.0.0"),
+            [(10, Some(1)), (20, Some(2))]
+        );
+        taken.note(&event(Kind::Close, 2 * SECOND, 10, 1, "127.0.0.1"));
+        taken.note(&event(Kind::Bind, 3 * SECOND, 30, 3, "127.0.0.1"));
+        assert_eq!(
+            holders(&taken, 3 * SECOND, "127.0.0.1"),
+            [(30, Some(3)), (10, Some(1))]
+        );
+        taken.note(&event(Kind::Close, 70 * SECOND, 30, 3, "127.0.0.1"));
+        assert_eq!(holders(&taken, 70 * SECOND, "127.0.0.1"), [(30, Some(3))]);
+    }
+
+    #[test]
+    fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
+        let mut taken = Taken::default();
+        let mut failed = event(Kind::Bind, SECOND, 99, 99, "0.0.0.0");
+        assert!(!taken.needs_snapshot(&failed));
+        failed.error = Some(libc::EADDRINUSE as u16);
+        assert!(taken.needs_snapshot(&failed));
+        let mut seed = event(Kind::Listen, SECOND, 10, 1, "127.0.0.1");
+        let peer = |pid| Peer {
+            pid,
+            comm: "nc".into(),
+            sock: Some(1),
+        };
+        seed.holders = Some(vec![peer(10), peer(11)]);
+        let row = Row {
+            event: seed,
+            state: State::Listen,
+            since: None,
+            recv_queue: None,
+            send_queue: None,
+            inode: None,
+            v6only: None,
+        };
+        taken.refresh(vec![row], SECOND);
+        assert!(!taken.needs_snapshot(&failed));
+        failed.ts += 2 * SECOND;
+        assert!(taken.needs_snapshot(&failed));
+        taken.note(&event(Kind::Bind, SECOND, 10, 1, "127.0.0.1"));
+        let both = [(10, Some(1)), (11, Some(1))];
+        assert_eq!(holders(&taken, SECOND, "0.0.0.0"), both);
+        // what left since the snapshot is told once, as such
+        taken.note(&event(Kind::Close, SECOND, 10, 1, "127.0.0.1"));
+        assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
+    }
+}

@@ -1,0 +1,22 @@
+//! What `?` shows.
+
+pub const HELP: &[&str] = &[
+    "Tab, Shift-Tab   next, previous pane",
+    "Up Down j k      select; PgUp PgDn g G: further",
+    "Enter            details of the selected socket",
+    "/                filter as you type: words, all of them have to match;",
+    "                 Enter keeps it, Esc takes it back",
+    "Esc              show all again",
+    "s  S             sort by the next, previous column",
+    "r                the other way round",
+    "Space  p         freeze and go on",
+    "z                only this pane, all panes",
+    "?  h             this help",
+    "q  Ctrl-C        quit",
+    "",
+    "Dim rows are closed; they stay for some seconds. AGE of those is how",
+    "long they were open. QUEUE: connections that wait to be accepted, of how",
+    "many may; \"bound\" does not listen. LATENCY: of the handshake, or of the",
+    "wait in the accept queue. Queues, bytes, RTT, holders and states such as",
+    "CLOSE-WAIT are read now and then, all else as it happens.",
+];

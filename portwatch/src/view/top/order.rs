@@ -1,0 +1,126 @@
+//! Which rows a pane shows, and in which order.
+
+use crate::event::Proto;
+use crate::filter::Filter;
+use crate::row::Row;
+use crate::table::{Key, Sight, Table};
+use crate::view::human;
+
+use super::columns::{Column, Rank};
+
+/// What rows have to be.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The filter of the command line; `None` when it asks for nothing.
+    pub filter: Option<Filter>,
+    /// As it was typed: words, all of which have to be found somewhere in the row.
+    pub typed: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sort {
+    pub column: Column,
+    pub falls: bool,
+}
+
+impl Wanted {
+    pub fn row(&self, row: &Row) -> bool {
+        self.filter.as_ref().is_none_or(|x| x.matches_row(row)) && self.text(|| haystack(row))
+    }
+
+    /// Whether all the words that were typed are in this text.
+    pub fn text(&self, text: impl FnOnce() -> String) -> bool {
+        if self.typed.trim().is_empty() {
+            return true;
+        }
+        let text = text().to_lowercase();
+        let typed = self.typed.to_lowercase();
+        typed.split_whitespace().all(|word| text.contains(word))
+    }
+
+    fn asks(&self) -> bool {
+        self.filter.is_some() || !self.typed.trim().is_empty()
+    }
+}
+
+/// The rows of a pane.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// Those to show, sorted.
+    pub keys: Vec<Key>,
+    /// How many of them are open.
+    pub open: usize,
+    /// How many are open, shown or not.
+    pub all: usize,
+}
+
+pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort) -> Order {
+    let mut order = Order::default();
+    let asks = wanted.asks();
+    let mut rows: Vec<(bool, Rank, Key)> = Vec::new();
+    for sight in table.iter() {
+        if sight.socket.is_listening() != listeners {
+            continue;
+        }
+        let open = usize::from(sight.end.is_none());
+        order.all += open;
+        if asks && !wanted.row(&sight.row()) {
+            continue;
+        }
+        order.open += open;
+        let (absent, rank) = rank(sight, sort);
+        rows.push((absent, rank, sight.key));
+    }
+    rows.sort_unstable();
+    order.keys.extend(rows.into_iter().map(|(.., key)| key));
+    order
+}
+
+fn rank(sight: Sight, sort: Sort) -> (bool, Rank) {
+    match sort.column.rank(sight.socket) {
+        Some((high, low)) if sort.falls => (false, (!high, !low)),
+        Some(rank) => (false, rank),
+        None => (true, (0, 0)),
+    }
+}
+
+/// All that one may look for in a row.
+fn haystack(row: &Row) -> String {
+    let event = &row.event;
+    let mut text = String::new();
+    for word in [
+        event.proto.map(Proto::as_str),
+        Some(row.state.as_str()),
+        event.service,
+    ] {
+        text.extend(word);
+        text.push(' ');
+    }
+    human::push_endpoint(&mut text, event.laddr, event.lport);
+    text.push(' ');
+    human::push_endpoint(&mut text, event.raddr, event.rport);
+    for number in [event.pid, event.netns] {
+        text.push(' ');
+        text.extend(number.map(|x| x.to_string()));
+    }
+    text.push(' ');
+    text.extend(event.comm.map(|x| x.text().into_owned()));
+    for holder in event.holders.iter().flatten() {
+        text.push(' ');
+        text.push_str(&holder.comm);
+    }
+    if let Some(context) = &event.context {
+        let words = [
+            &context.exe,
+            &context.user,
+            &context.container,
+            &context.unit,
+        ];
+        let args = context.args.iter().flatten();
+        for word in words.into_iter().flatten().chain(args) {
+            text.push(' ');
+            text.push_str(word);
+        }
+    }
+    text
+}

@@ -1,0 +1,96 @@
+//! The answer as one JSON object.
+
+use serde_json::{Map, Value, json};
+
+use super::{Answer, MOST};
+use crate::event::Field;
+use crate::port::{self, Bind, Client, Report};
+use crate::row::{Column, Row};
+use crate::view::rows::put_object;
+use crate::view::time::Utc;
+
+impl Answer<'_> {
+    /// The same as JSON; the keys are documented by `who --help`.
+    pub fn json(&self) -> String {
+        let mut json = json!({
+            "port": self.question.port,
+            "netns": self.question.netns,
+            "protocols": self.reports.iter().map(|x| self.report(x)).collect::<Value>(),
+            "remarks": port::remarks(&self.question, &self.rules),
+            "limits": self.limits,
+        });
+        if let Some(addr) = self.question.addr {
+            json["addr"] = addr.to_string().into();
+        }
+        let mut text = json.to_string();
+        text.push('\n');
+        text
+    }
+
+    fn report(&self, report: &Report<'_>) -> Value {
+        let states = report.states().into_iter().map(|(netns, state, count)| {
+            json!({"netns": netns, "state": state.as_str(), "count": count})
+        });
+        let peers = (report.peers().into_iter())
+            .map(|(addr, count)| json!({"raddr": addr.to_string(), "count": count}));
+        let clients = report.clients().into_iter().map(|(client, count)| {
+            let Client { pid, comm, raddr } = client;
+            json!({"pid": pid, "comm": comm, "raddr": raddr.to_string(), "count": count})
+        });
+        json!({
+            "proto": report.proto.as_str(),
+            "servers": report.servers.iter().map(|x| self.server(x)).collect::<Value>(),
+            "states": states.collect::<Value>(),
+            "peers": peers.collect::<Value>(),
+            "clients": clients.collect::<Value>(),
+            "binds": report.binds.iter().map(bind).collect::<Value>(),
+            "verdict": report.verdict(
+                &port::place(&self.question, report.proto.as_str()),
+                &self.question,
+                &self.rules,
+            ),
+        })
+    }
+
+    fn server(&self, row: &Row) -> Value {
+        let mut value = object(row, Column::ALL);
+        if let Some(start) = row.event.pid.and_then(|pid| self.started.get(&pid)) {
+            value["started"] = Utc::text(*start).into();
+        }
+        value
+    }
+}
+
+/// A row as a JSON value.
+fn object(row: &Row, columns: &[Column]) -> Value {
+    let mut text = Vec::new();
+    put_object(&mut text, &mut Utc::default(), row, columns);
+    // It was just written as JSON.
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn bind(bind: &Bind<'_>) -> Value {
+    const WHO: &[Column] = &[
+        Column::Event(Field::Laddr),
+        Column::State,
+        Column::Event(Field::Pid),
+        Column::Event(Field::Comm),
+    ];
+    let obstacles = bind.obstacles.iter().take(MOST).map(|obstacle| {
+        let mut value = object(obstacle.row, WHO);
+        value["why"] = port::reason(obstacle).into();
+        value
+    });
+    let mut json = Map::new();
+    json.insert("laddr".into(), bind.attempt.addr.to_string().into());
+    for (key, error) in [
+        ("error", bind.error()),
+        ("error_with_reuseaddr", bind.error_with_reuse()),
+    ] {
+        if let Some(error) = error {
+            json.insert(key.into(), error.into());
+        }
+    }
+    json.insert("obstacles".into(), obstacles.collect());
+    json.into()
+}

@@ -1,0 +1,302 @@
+//! Everything about one port: the output of `who`.
+
+mod json;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use crate::event::{Context, Field, Peer, Proto};
+use crate::group;
+use crate::port::{self, Bind, Question, Report, Rules};
+use crate::row::{Column, Row, State};
+use crate::sanitize;
+use crate::view::lines::text::put_value;
+use crate::view::rows::Style;
+use crate::view::time;
+
+/// Most peers and clients listed one by one.
+const MOST: usize = 8;
+
+/// All there is to say.
+pub struct Answer<'a> {
+    pub question: Question,
+    pub rules: Rules,
+    pub reports: Vec<Report<'a>>,
+    /// Start of processes by pid, in nanoseconds since the Unix epoch.
+    pub started: HashMap<u32, u64>,
+    /// What could not be seen.
+    pub limits: &'a [String],
+}
+
+impl Answer<'_> {
+    /// The answer in its first lines, the verdict in its last.
+    pub fn text(&self, style: &Style) -> String {
+        let mut out = String::new();
+        for report in &self.reports {
+            for server in &report.servers {
+                self.put_server(&mut out, report.proto, server, style);
+            }
+            if report.servers.is_empty() {
+                self.put_no_server(&mut out, report);
+            }
+            put_connections(&mut out, report, style);
+            for bind in &report.binds {
+                put_bind(&mut out, bind);
+            }
+        }
+        for remark in port::remarks(&self.question, &self.rules) {
+            let _ = writeln!(out, "note: {remark}");
+        }
+        let _ = writeln!(out, "verdict: {}", self.verdict());
+        out
+    }
+
+    /// What would become of a bind, of all protocols in one sentence.
+    pub fn verdict(&self) -> String {
+        let Self {
+            question, rules, ..
+        } = self;
+        let verdicts = |place: &dyn Fn(&Report<'_>) -> String| -> Vec<String> {
+            let verdict = |x: &Report<'_>| x.verdict(&place(x), question, rules);
+            self.reports.iter().map(verdict).collect()
+        };
+        let mut same = verdicts(&|_| port::place(question, "tcp+udp"));
+        same.dedup();
+        match &same[..] {
+            [one] if self.reports.len() > 1 => one.clone(),
+            _ => verdicts(&|x| port::place(question, x.proto.as_str())).join("; "),
+        }
+    }
+
+    fn put_no_server(&self, out: &mut String, report: &Report<'_>) {
+        let place = port::place(&self.question, report.proto.as_str());
+        let _ = match report.others.is_empty() {
+            true => writeln!(out, "{place}: free, nobody has it"),
+            false => writeln!(
+                out,
+                "{place}: nobody {}, but {} has it",
+                verb(report.proto),
+                sockets(report.others.len())
+            ),
+        };
+    }
+
+    /// Who it is and where, then more on the process, a line each.
+    fn put_server(&self, out: &mut String, proto: Proto, row: &Row, style: &Style) {
+        let event = &row.event;
+        let nobody = Context::default();
+        let context = event.context.as_deref().unwrap_or(&nobody);
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{}/{proto}: ", self.question.port);
+        match (event.comm, event.pid) {
+            (Some(comm), Some(pid)) => {
+                sanitize::push(out, comm.bytes());
+                let _ = write!(out, " (pid {pid}");
+                put_user(out, row, style);
+                out.push(')');
+            }
+            _ => out.push_str(&port::holder(row)),
+        }
+        let addr = event.laddr.map_or("?".to_owned(), port::text);
+        let _ = write!(out, " {} on {addr}", verb(proto));
+        self.put_place(out, row, context, style);
+        let started = event.pid.and_then(|pid| self.started.get(&pid));
+        match (row.since, started) {
+            (Some(since), _) => {
+                let _ = write!(out, " since {}", time::full(since, style.now, &style.zone));
+            }
+            (None, Some(start)) => {
+                let start = time::full(*start, style.now, &style.zone);
+                let _ = write!(out, ", running since {start}");
+            }
+            (None, None) => {}
+        }
+        out.push('\n');
+        for (name, field) in [
+            ("command", Field::Args),
+            ("program", Field::Exe),
+            ("unit", Field::Unit),
+        ] {
+            if let Some(value) = event.value(field) {
+                put_name(out, name);
+                put_value(out, Some(value));
+                out.push('\n');
+            }
+        }
+        if let Some(parents) = context.parents.as_deref().filter(|x| !x.is_empty()) {
+            put_name(out, "parents");
+            put_peers(out, parents.iter(), " < ");
+        }
+        let others = event.holders.iter().flatten();
+        let mut others: Vec<&Peer> = others.filter(|x| Some(x.pid) != event.pid).collect();
+        others.sort_by_key(|x| x.pid);
+        others.dedup_by_key(|x| x.pid);
+        if !others.is_empty() {
+            put_name(out, "also open in");
+            put_peers(out, others.into_iter(), ", ");
+        }
+        if group::is_group(row) {
+            put_name(out, "shared");
+            let options = match proto {
+                Proto::Udp => "SO_REUSEPORT or SO_REUSEADDR",
+                _ => "SO_REUSEPORT",
+            };
+            let _ = writeln!(
+                out,
+                "by several sockets with {options}: others that set it may join"
+            );
+        }
+        if let (State::Listen, Some(waiting)) = (row.state, row.recv_queue) {
+            put_name(out, "queue");
+            let _ = match event.backlog {
+                Some(backlog) => writeln!(out, "{waiting} of {backlog} wait to be accepted"),
+                None => writeln!(out, "{waiting} wait to be accepted"),
+            };
+        }
+        if let Some(note) = row.value(Column::Note) {
+            put_name(out, "unusual");
+            put_value(out, Some(note));
+            out.push('\n');
+        }
+    }
+
+    /// Where it is, unless here.
+    fn put_place(&self, out: &mut String, row: &Row, context: &Context, style: &Style) {
+        if let Some(container) = &context.container {
+            out.push_str(" in container ");
+            sanitize::push(out, container.as_bytes());
+        }
+        let other = row.event.netns.filter(|&x| Some(x) != self.question.netns);
+        if let Some(netns) = other {
+            out.push_str(" in another network namespace (");
+            match style.netns_names.get(&netns) {
+                Some(name) => sanitize::push(out, name.as_bytes()),
+                None => out.push_str(&netns.to_string()),
+            }
+            out.push(')');
+        }
+    }
+}
+
+fn put_user(out: &mut String, row: &Row, style: &Style) {
+    let user = row.event.value(Field::User).filter(|_| !style.numeric);
+    if let Some(user) = user.or_else(|| row.event.value(Field::Uid)) {
+        out.push_str(", user ");
+        put_value(out, Some(user));
+    }
+}
+
+/// The beginning of a line that belongs to the one above.
+fn put_name(out: &mut String, name: &str) {
+    let _ = write!(out, "  {name:<13}");
+}
+
+/// Processes, and the end of the line.
+fn put_peers<'a>(out: &mut String, peers: impl Iterator<Item = &'a Peer>, separator: &str) {
+    for (i, peer) in peers.enumerate() {
+        if i > 0 {
+            out.push_str(separator);
+        }
+        sanitize::push(out, peer.comm.as_bytes());
+        let _ = write!(out, "({})", peer.pid);
+    }
+    out.push('\n');
+}
+
+fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
+    let states = report.states().into_iter().map(|(netns, state, count)| {
+        let elsewhere = match netns == style.netns {
+            true => "",
+            false => " in another namespace",
+        };
+        format!("{count} {state}{elsewhere}")
+    });
+    put_list(out, "sockets", states.collect());
+    let peers = report.peers().into_iter();
+    let peers = peers.map(|(addr, count)| format!("{} ({count})", port::text(addr)));
+    put_list(out, "peers", peers.collect());
+    let clients = report.clients().into_iter().map(|(client, count)| {
+        let comm = client.comm.unwrap_or_else(|| "?".to_owned());
+        let comm = sanitize::text(comm.as_bytes());
+        let pid = client.pid.map_or(String::new(), |pid| format!("({pid})"));
+        let times = match count {
+            1 => String::new(),
+            many => format!(" x{many}"),
+        };
+        format!("{comm}{pid} to {}{times}", port::text(client.raddr))
+    });
+    put_list(out, "clients here", clients.collect());
+}
+
+/// A line of the first of some things, and how many more there are.
+fn put_list(out: &mut String, name: &str, items: Vec<String>) {
+    if items.is_empty() {
+        return;
+    }
+    put_name(out, name);
+    out.push_str(&items[..items.len().min(MOST)].join(", "));
+    if items.len() > MOST {
+        let _ = write!(out, " and {} more", items.len() - MOST);
+    }
+    out.push('\n');
+}
+
+/// What would become of a bind, when it would not succeed.
+fn put_bind(out: &mut String, bind: &Bind<'_>) {
+    let Some(error) = bind.error() else { return };
+    put_name(out, "bind");
+    let _ = write!(out, "{}: {error}", port::text(bind.attempt.addr));
+    if error == "EADDRNOTAVAIL" {
+        out.push_str(" (this machine does not have that address)\n");
+        return;
+    }
+    let hard = bind.obstacles.iter().filter(|x| x.hard);
+    let (mut told, obstacles): (&str, Vec<_>) = match hard.clone().next() {
+        Some(_) => ("", hard.collect()),
+        None => (" without SO_REUSEADDR", bind.obstacles.iter().collect()),
+    };
+    if bind.denied {
+        told = "";
+    }
+    out.push_str(told);
+    let reasons = obstacles.iter().map(|obstacle| {
+        format!(
+            "{} of {} on {}, {}",
+            obstacle.row.state,
+            port::holder(obstacle.row),
+            obstacle.row.event.laddr.map_or("?".to_owned(), port::text),
+            port::reason(obstacle)
+        )
+    });
+    let mut reasons: Vec<String> = reasons.collect();
+    reasons.dedup();
+    for (i, reason) in reasons.iter().take(MOST).enumerate() {
+        out.push_str(if i == 0 { " (" } else { "; " });
+        out.push_str(reason);
+    }
+    match reasons.len() {
+        0 => {}
+        many if many > MOST => {
+            let _ = write!(out, "; {} more)", many - MOST);
+        }
+        _ => out.push(')'),
+    }
+    out.push('\n');
+}
+
+fn verb(proto: Proto) -> &'static str {
+    match proto {
+        Proto::Udp => "receives",
+        _ => "listens",
+    }
+}
+
+fn sockets(count: usize) -> String {
+    match count {
+        1 => "1 other socket".to_owned(),
+        many => format!("{many} other sockets together"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,483 @@
+//! Golden answers for rows made by hand.
+
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::filter::{Span, Spans};
+
+const NOW: u64 = 1_700_000_000_000_000_000;
+
+fn question(addr: Option<&str>) -> Question {
+    Question {
+        port: 8080,
+        addr: addr.map(|x| x.parse().unwrap()),
+        protos: vec![Proto::Tcp, Proto::Udp],
+        netns: Some(1),
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        unprivileged_start: 1024,
+        privileged: true,
+        ephemeral: Span {
+            first: 32768,
+            last: 60999,
+        },
+        reserved: Spans(Vec::new()),
+        foreign: false,
+    }
+}
+
+fn answer<'a>(question: Question, rules: Rules, rows: &'a [Row]) -> Answer<'a> {
+    Answer {
+        reports: port::reports(&question, &rules, rows),
+        question,
+        rules,
+        started: HashMap::from([(7262, NOW - 60_000_000_000)]),
+        limits: &[],
+    }
+}
+
+fn check(question: Question, rules: Rules, rows: &[Row], expected: Expect) {
+    let style = Style {
+        colour: false,
+        numeric: false,
+        width: 80,
+        zone: TimeZone::UTC,
+        now: NOW,
+        netns: Some(1),
+        netns_names: HashMap::from([(3, "blue".to_owned())]),
+    };
+    expected.assert_eq(&answer(question, rules, rows).text(&style));
+}
+
+fn peer(pid: u32, comm: &str) -> Peer {
+    Peer {
+        pid,
+        comm: comm.into(),
+        sock: None,
+    }
+}
+
+/// Python's web server on the loopback address.
+fn python() -> Row {
+    let mut row = Row::server(Proto::Tcp, "127.0.0.1:8080", 7262, "python3");
+    row.event.context = Some(Arc::new(Context {
+        exe: Some("/usr/bin/python3.11".into()),
+        args: Some(vec!["python3".into(), "-m".into(), "\x1b[2J".into()]),
+        user: Some("root".into()),
+        parents: Some(vec![peer(7256, "bash"), peer(1, "init")]),
+        unit: Some("session-3.scope".into()),
+        ..Context::default()
+    }));
+    row.event.holders = Some(vec![peer(7262, "python3"), peer(7300, "child")]);
+    row
+}
+
+#[test]
+fn a_listener_is_told_in_the_first_line() {
+    let connection =
+        |state, remote: &str| Row::connection(state, "127.0.0.1:8080", remote, 7262, "python3");
+    let rows = [
+        python(),
+        connection(State::Estab, "127.0.0.1:40001"),
+        connection(State::Estab, "127.0.0.1:40002"),
+        connection(State::TimeWait, "127.0.0.2:40003"),
+        Row::connection(
+            State::Estab,
+            "127.0.0.1:40001",
+            "127.0.0.1:8080",
+            99,
+            "curl",
+        ),
+    ];
+    check(
+        question(None),
+        rules(),
+        &rows,
+        expect![[r#"
+            8080/tcp: python3 (pid 7262, user root) listens on 127.0.0.1, running since 22:12:20
+              command      python3 -m \x1b[2J
+              program      /usr/bin/python3.11
+              unit         session-3.scope
+              parents      bash(7256) < init(1)
+              also open in child(7300)
+              queue        0 of 128 wait to be accepted
+              sockets      2 ESTAB, 1 TIME-WAIT
+              peers        127.0.0.1 (2), 127.0.0.2 (1)
+              clients here curl(99) to 127.0.0.1
+              bind         0.0.0.0: EADDRINUSE (LISTEN of python3 (pid 7262) on 127.0.0.1, which this one includes)
+              bind         [::]: EADDRINUSE (LISTEN of python3 (pid 7262) on 127.0.0.1, which this one includes)
+            8080/udp: free, nobody has it
+            verdict: 8080/tcp is taken on 127.0.0.1 by python3 (pid 7262): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds; 8080/udp is free: a bind succeeds
+        "#]],
+    );
+    check(
+        question(Some("127.0.0.2")),
+        rules(),
+        &rows,
+        expect![[r#"
+            127.0.0.2:8080/tcp: free, nobody has it
+            127.0.0.2:8080/udp: free, nobody has it
+            verdict: 127.0.0.2:8080/tcp+udp is free: a bind succeeds
+        "#]],
+    );
+}
+
+#[test]
+fn all_that_have_the_port_are_named_and_what_is_left_on_other_addresses() {
+    let server = |addr: &str, pid| Row::server(Proto::Tcp, &format!("{addr}:8080"), pid, "srv");
+    let left = |addr: &str| {
+        let local = format!("{addr}:8080");
+        Row::connection(State::TimeWait, &local, "10.0.0.9:4000", 9, "srv")
+    };
+    let mut rows = vec![
+        server("127.0.0.1", 1),
+        server("127.0.0.2", 2),
+        left("127.0.0.1"),
+        left("10.0.0.1"),
+        left("10.0.0.1"),
+    ];
+    let verdict = |rows: &[Row]| {
+        let question = Question {
+            protos: vec![Proto::Tcp],
+            ..question(None)
+        };
+        answer(question, rules(), rows).verdict()
+    };
+    expect!["8080/tcp is taken on 127.0.0.1, 127.0.0.2 by srv (pid 1) and srv (pid 2): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (on 10.0.0.1 only with SO_REUSEADDR)"].assert_eq(&verdict(&rows));
+    rows.extend((3..6).map(|pid| server("127.0.0.2", pid)));
+    rows.extend([server("0.0.0.0", 1)]);
+    expect!["a bind to 8080/tcp fails with EADDRINUSE: srv (pid 1), srv (pid 2), srv (pid 3) and 2 more have it"].assert_eq(&verdict(&rows));
+}
+
+#[test]
+fn an_address_of_another_machine_cannot_be_bound() {
+    let foreign = Rules {
+        foreign: true,
+        ..rules()
+    };
+    check(
+        question(Some("203.0.113.7")),
+        foreign.clone(),
+        &[],
+        expect![[r#"
+            203.0.113.7:8080/tcp: free, nobody has it
+              bind         203.0.113.7: EADDRNOTAVAIL (this machine does not have that address)
+            203.0.113.7:8080/udp: free, nobody has it
+              bind         203.0.113.7: EADDRNOTAVAIL (this machine does not have that address)
+            verdict: a bind to 203.0.113.7:8080/tcp+udp fails with EADDRNOTAVAIL: this machine does not have that address
+        "#]],
+    );
+    let unprivileged = Rules {
+        unprivileged_start: 9000,
+        privileged: false,
+        ..foreign
+    };
+    for (addr, error) in [("203.0.113.7", "EADDRNOTAVAIL"), ("2001:db8::7", "EACCES")] {
+        let answer = answer(question(Some(addr)), unprivileged.clone(), &[]);
+        assert_eq!(answer.reports[0].binds[0].error(), Some(error), "{addr}");
+    }
+}
+
+#[test]
+fn only_time_wait_is_no_obstacle_to_servers() {
+    let mut row = Row::connection(State::TimeWait, "10.0.0.1:8080", "10.0.0.2:4000", 1, "x");
+    (row.event.pid, row.event.comm, row.event.uid) = (None, None, None);
+    row.event.context = None;
+    check(
+        question(None),
+        rules(),
+        &[row],
+        expect![[r#"
+            8080/tcp: nobody listens, but 1 other socket has it
+              sockets      1 TIME-WAIT
+              peers        10.0.0.2 (1)
+              bind         0.0.0.0: EADDRINUSE without SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
+              bind         [::]: EADDRINUSE without SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
+            8080/udp: free, nobody has it
+            verdict: a bind to 8080/tcp fails with EADDRINUSE unless it sets SO_REUSEADDR, as servers do: nobody listens, only connections in TIME-WAIT are left; 8080/udp is free: a bind succeeds
+        "#]],
+    );
+}
+
+#[test]
+fn another_namespace_has_its_own_ports() {
+    let mut contained = Row::server(Proto::Tcp, "0.0.0.0:8080", 55, "nginx");
+    contained.event.netns = Some(2);
+    contained.event.context = Some(Arc::new(Context {
+        container: Some("0123456789ab".into()),
+        ..Context::default()
+    }));
+    let mut named = Row::server(Proto::Udp, "[::]:8080", 56, "x");
+    named.event.netns = Some(3);
+    check(
+        question(None),
+        rules(),
+        &[contained, named],
+        expect![[r#"
+            8080/tcp: nginx (pid 55, user 0) listens on 0.0.0.0 in container 0123456789ab in another network namespace (2)
+              queue        0 of 128 wait to be accepted
+            8080/udp: x (pid 56, user root) receives on [::] in another network namespace (blue)
+            verdict: 8080/tcp+udp is free here, a bind succeeds: each network namespace has ports of its own
+        "#]],
+    );
+}
+
+#[test]
+fn a_wildcard_of_ipv6_may_be_for_ipv4_too() {
+    let wildcard = |v6only| Row {
+        v6only,
+        ..Row::server(Proto::Tcp, "[::]:8080", 7262, "python3")
+    };
+    for (v6only, expected) in [
+        (
+            Some(false),
+            expect![
+                "a bind to 8080/tcp fails with EADDRINUSE: python3 (pid 7262) has it; 8080/udp is free: a bind succeeds"
+            ],
+        ),
+        (
+            Some(true),
+            expect![
+                "8080/tcp is taken on [::] by python3 (pid 7262): a bind there fails with EADDRINUSE, one to an IPv4 address succeeds; 8080/udp is free: a bind succeeds"
+            ],
+        ),
+        (
+            None,
+            expect![
+                "a bind to 8080/tcp fails with EADDRINUSE: python3 (pid 7262) has it; 8080/udp is free: a bind succeeds"
+            ],
+        ),
+    ] {
+        let answer = answer(question(None), rules(), &[wildcard(v6only)]).verdict();
+        expected.assert_eq(&answer);
+    }
+}
+
+#[test]
+fn privilege_and_ranges_are_told() {
+    let mut low = question(None);
+    low.port = 80;
+    let denied = Rules {
+        privileged: false,
+        ..rules()
+    };
+    check(
+        low,
+        denied,
+        &[],
+        expect![[r#"
+            80/tcp: free, nobody has it
+              bind         0.0.0.0: EACCES
+              bind         [::]: EACCES
+            80/udp: free, nobody has it
+              bind         0.0.0.0: EACCES
+              bind         [::]: EACCES
+            note: ports below 1024 need root or CAP_NET_BIND_SERVICE
+            verdict: a bind to 80/tcp+udp fails with EACCES: ports below 1024 need root or CAP_NET_BIND_SERVICE
+        "#]],
+    );
+    let mut high = question(None);
+    high.port = 40000;
+    let reserved = Rules {
+        reserved: Spans(vec!["40000-40010".parse().unwrap()]),
+        ..rules()
+    };
+    check(
+        high.clone(),
+        rules(),
+        &[],
+        expect![[r#"
+            40000/tcp: free, nobody has it
+            40000/udp: free, nobody has it
+            note: the kernel may give it to any outgoing connection (32768-60999); sysctl net.ipv4.ip_local_reserved_ports keeps it out
+            verdict: 40000/tcp+udp is free: a bind succeeds
+        "#]],
+    );
+    check(
+        high,
+        reserved,
+        &[],
+        expect![[r#"
+            40000/tcp: free, nobody has it
+            40000/udp: free, nobody has it
+            note: kept out of the kernel's own choice (32768-60999) by ip_local_reserved_ports
+            verdict: 40000/tcp+udp is free: a bind succeeds
+        "#]],
+    );
+}
+
+#[test]
+fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
+    let rows = [
+        Row::server(Proto::Tcp, "0.0.0.0:8080", 10, "worker"),
+        Row::server(Proto::Tcp, "0.0.0.0:8080", 11, "worker"),
+    ];
+    check(
+        question(None),
+        rules(),
+        &rows,
+        expect![[r#"
+            8080/tcp: worker (pid 10, user root) listens on 0.0.0.0
+              also open in worker(11)
+              shared       by several sockets with SO_REUSEPORT: others that set it may join
+              queue        0 of 128 wait to be accepted
+              bind         0.0.0.0: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
+              bind         [::]: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
+            8080/udp: free, nobody has it
+            verdict: a bind to 8080/tcp fails with EADDRINUSE: worker (pid 10) and worker (pid 11) have it; 8080/udp is free: a bind succeeds
+        "#]],
+    );
+    let mut hidden = python();
+    (hidden.event.pid, hidden.event.comm, hidden.event.holders) = (None, None, None);
+    hidden.event.context = Some(Arc::new(Context {
+        user: Some("root".into()),
+        ..Context::default()
+    }));
+    check(
+        question(None),
+        rules(),
+        &[hidden],
+        expect![[r#"
+            8080/tcp: a process of user root listens on 127.0.0.1
+              queue        0 of 128 wait to be accepted
+              bind         0.0.0.0: EADDRINUSE (LISTEN of a process of user root on 127.0.0.1, which this one includes)
+              bind         [::]: EADDRINUSE (LISTEN of a process of user root on 127.0.0.1, which this one includes)
+            8080/udp: free, nobody has it
+            verdict: 8080/tcp is taken on 127.0.0.1 by a process of user root: a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds; 8080/udp is free: a bind succeeds
+        "#]],
+    );
+}
+
+#[test]
+fn json_has_the_documented_keys() {
+    let rows = [
+        python(),
+        Row::connection(
+            State::Estab,
+            "127.0.0.1:8080",
+            "127.0.0.1:40001",
+            7262,
+            "python3",
+        ),
+    ];
+    let json = answer(question(Some("127.0.0.1")), rules(), &rows).json();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    expect![[r#"
+        {
+          "addr": "127.0.0.1",
+          "limits": [],
+          "netns": 1,
+          "port": 8080,
+          "protocols": [
+            {
+              "binds": [
+                {
+                  "error": "EADDRINUSE",
+                  "error_with_reuseaddr": "EADDRINUSE",
+                  "laddr": "127.0.0.1",
+                  "obstacles": [
+                    {
+                      "comm": "python3",
+                      "laddr": "127.0.0.1",
+                      "pid": 7262,
+                      "state": "LISTEN",
+                      "why": "the same address"
+                    },
+                    {
+                      "comm": "python3",
+                      "laddr": "127.0.0.1",
+                      "pid": 7262,
+                      "state": "ESTAB",
+                      "why": "the same address"
+                    }
+                  ]
+                }
+              ],
+              "clients": [],
+              "peers": [
+                {
+                  "count": 1,
+                  "raddr": "127.0.0.1"
+                }
+              ],
+              "proto": "tcp",
+              "servers": [
+                {
+                  "args": [
+                    "python3",
+                    "-m",
+                    "\u001b[2J"
+                  ],
+                  "backlog": 128,
+                  "comm": "python3",
+                  "exe": "/usr/bin/python3.11",
+                  "family": "ipv4",
+                  "holders": [
+                    {
+                      "comm": "python3",
+                      "pid": 7262
+                    },
+                    {
+                      "comm": "child",
+                      "pid": 7300
+                    }
+                  ],
+                  "inode": 726200,
+                  "laddr": "127.0.0.1",
+                  "lport": 8080,
+                  "netns": 1,
+                  "parents": [
+                    {
+                      "comm": "bash",
+                      "pid": 7256
+                    },
+                    {
+                      "comm": "init",
+                      "pid": 1
+                    }
+                  ],
+                  "pid": 7262,
+                  "proto": "tcp",
+                  "recv_queue": 0,
+                  "send_queue": 128,
+                  "sock": 72620,
+                  "started": "2023-11-14T22:12:20.000000000Z",
+                  "state": "LISTEN",
+                  "uid": 0,
+                  "unit": "session-3.scope",
+                  "user": "root"
+                }
+              ],
+              "states": [
+                {
+                  "count": 1,
+                  "netns": 1,
+                  "state": "ESTAB"
+                }
+              ],
+              "verdict": "a bind to 127.0.0.1:8080/tcp fails with EADDRINUSE: python3 (pid 7262) has it"
+            },
+            {
+              "binds": [
+                {
+                  "laddr": "127.0.0.1",
+                  "obstacles": []
+                }
+              ],
+              "clients": [],
+              "peers": [],
+              "proto": "udp",
+              "servers": [],
+              "states": [],
+              "verdict": "127.0.0.1:8080/udp is free: a bind succeeds"
+            }
+          ],
+          "remarks": []
+        }"#]].assert_eq(&serde_json::to_string_pretty(&json).unwrap());
+}

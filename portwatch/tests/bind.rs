@@ -1,0 +1,336 @@
+//! What `who` says about binds, against what the kernel does: real sockets are opened, then every kind of
+//! bind is really tried. In a network namespace of its own as root, so that nothing else has ports.
+
+mod elsewhere;
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+use portwatch::bind::{Attempt, obstacles};
+use portwatch::event::Proto;
+use portwatch::machine::is_foreign;
+use portwatch::port::Bind;
+use portwatch::row::{Row, State};
+use portwatch::snapshot::{Options, take};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use elsewhere::listener_elsewhere;
+
+/// What is tried on every port: an address, and whether for IPv6 only.
+const ATTEMPTS: [(&str, bool); 8] = [
+    ("127.0.0.1", false),
+    ("127.0.0.2", false),
+    ("0.0.0.0", false),
+    ("::1", false),
+    ("::ffff:127.0.0.1", false),
+    ("::", false),
+    ("::", true),
+    ("::ffff:127.0.0.2", false),
+];
+
+fn main() {
+    let tests: &[(&str, fn())] = &[
+        ("a_listener_stops_what_the_kernel_says_it_stops", listeners),
+        ("an_mptcp_listener_has_a_tcp_port", mptcp),
+        ("a_udp_socket_stops_what_the_kernel_says_it_stops", udp),
+        ("what_is_bound_but_does_not_listen_stops_binds_too", bound),
+        ("a_connection_left_by_its_listener_stops_some", orphan),
+        ("time_wait_stops_only_binds_without_so_reuseaddr", time_wait),
+        ("a_free_port_is_free", free),
+        ("another_namespace_has_ports_of_its_own", other_namespace),
+        (
+            "an_address_that_is_not_here_cannot_be_bound_unless_the_namespace_allows_it",
+            addresses,
+        ),
+    ];
+    // SAFETY: takes nothing and touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    if root {
+        own_network();
+    } else {
+        for (name, _) in tests.iter().filter(|(name, _)| name.contains("namespace")) {
+            eprintln!("NOT RUN: {name} needs root");
+        }
+    }
+    let trials = tests.iter().map(|&(name, test)| {
+        let ignored = !root && name.contains("namespace");
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(ignored)
+    });
+    let mut arguments = Arguments::from_args();
+    // A port that one has just freed must not be picked by another.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+/// Moves this process into a network namespace where only what is done here happens.
+fn own_network() {
+    // SAFETY: no other thread runs yet; the request is a whole, initialised `ifreq`.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNET), 0, "no namespace");
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+            *to = libc::c_char::from_ne_bytes([from]);
+        }
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap();
+        assert_eq!(libc::ioctl(socket, libc::SIOCSIFFLAGS, &request), 0, "lo");
+        libc::close(socket);
+    }
+}
+
+fn netns() -> Option<u32> {
+    let inode = std::fs::metadata("/proc/self/ns/net").unwrap().ino();
+    Some(u32::try_from(inode).unwrap())
+}
+
+/// A bound socket.
+fn open(
+    proto: Protocol,
+    addr: IpAddr,
+    port: u16,
+    v6only: bool,
+    reuse: bool,
+) -> std::io::Result<Socket> {
+    let kind = match proto {
+        Protocol::UDP => Type::DGRAM,
+        _ => Type::STREAM,
+    };
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(addr, port)),
+        kind,
+        Some(proto),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(v6only)?;
+    }
+    socket.set_reuse_address(reuse)?;
+    socket.bind(&SocketAddr::new(addr, port).into())?;
+    Ok(socket)
+}
+
+/// The same at a port that the kernel picks, with SO_REUSEADDR for tcp as servers have it.
+fn server(proto: Protocol, addr: &str, v6only: bool) -> (Socket, u16) {
+    let reuse = proto != Protocol::UDP;
+    let socket = open(proto, addr.parse().unwrap(), 0, v6only, reuse).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
+}
+
+fn snapshot() -> Vec<Row> {
+    let options = Options {
+        holders: true,
+        ..Options::default()
+    };
+    take(&options).unwrap().rows
+}
+
+/// Compares forecast and truth for every kind of bind to this port, with and without SO_REUSEADDR (which
+/// is not foretold for udp).
+fn check(proto: Protocol, port: u16, situation: &str) {
+    let rows = snapshot();
+    let all_free = ATTEMPTS
+        .iter()
+        .all(|&(addr, v6only)| compare(&rows, proto, addr, v6only, port, situation));
+    assert_eq!(all_free, situation == "free", "{situation}");
+}
+
+/// Whether it would succeed.
+fn compare(
+    rows: &[Row],
+    proto: Protocol,
+    addr: &str,
+    v6only: bool,
+    port: u16,
+    situation: &str,
+) -> bool {
+    let tcp = proto == Protocol::TCP;
+    let addr: IpAddr = addr.parse().unwrap();
+    let attempt = Attempt {
+        proto: if tcp { Proto::Tcp } else { Proto::Udp },
+        addr,
+        port,
+        v6only,
+        netns: netns(),
+    };
+    let forecast = Bind {
+        attempt,
+        foreign: is_foreign(addr),
+        denied: false,
+        obstacles: obstacles(&attempt, rows),
+    };
+    let truth = |reuse| match open(proto, addr, port, v6only, reuse) {
+        Ok(_) => None,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Some("EADDRINUSE"),
+            Some(libc::EADDRNOTAVAIL) => Some("EADDRNOTAVAIL"),
+            _ => panic!("{situation}: {addr}: {error}"),
+        },
+    };
+    let what = format!("{situation}: a bind to {addr}, v6only {v6only}: {forecast:#?}");
+    assert_eq!(forecast.error(), truth(false), "{what}");
+    if tcp {
+        assert_eq!(
+            forecast.error_with_reuse(),
+            truth(true),
+            "with reuse, {what}"
+        );
+    }
+    forecast.error().is_none()
+}
+
+const ADDRS: [(&str, bool); 6] = [
+    ("127.0.0.1", false),
+    ("0.0.0.0", false),
+    ("::1", false),
+    ("::ffff:127.0.0.1", false),
+    ("::", false),
+    ("::", true),
+];
+
+fn listeners() {
+    for (addr, v6only) in ADDRS {
+        let (socket, port) = server(Protocol::TCP, addr, v6only);
+        socket.listen(1).unwrap();
+        check(
+            Protocol::TCP,
+            port,
+            &format!("a listener at {addr}, v6only {v6only}"),
+        );
+    }
+}
+
+fn mptcp() {
+    let (socket, port) = match open(
+        Protocol::MPTCP,
+        "127.0.0.1".parse().unwrap(),
+        0,
+        false,
+        true,
+    ) {
+        Ok(socket) => {
+            let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+            (socket, port)
+        }
+        Err(error) => {
+            eprintln!("NOT RUN: no mptcp on this kernel: {error}");
+            return;
+        }
+    };
+    socket.listen(1).unwrap();
+    check(Protocol::TCP, port, "an mptcp listener");
+}
+
+fn udp() {
+    for (addr, v6only) in ADDRS {
+        let (socket, port) = server(Protocol::UDP, addr, v6only);
+        check(
+            Protocol::UDP,
+            port,
+            &format!("udp at {addr}, v6only {v6only}"),
+        );
+        if addr == "127.0.0.1" {
+            socket
+                .connect(&SocketAddr::new(addr.parse().unwrap(), 9).into())
+                .unwrap();
+            check(Protocol::UDP, port, "udp with a peer");
+        }
+    }
+}
+
+fn bound() {
+    // sock_diag tells of them since Linux 6.8
+    let (_socket, port) = server(Protocol::TCP, "127.0.0.1", false);
+    if !snapshot().iter().any(|row| row.event.lport == Some(port)) {
+        eprintln!("NOT RUN: this kernel does not tell of sockets that are only bound");
+        return;
+    }
+    check(Protocol::TCP, port, "bound, not listening");
+}
+
+/// Listener, the connection as the server has it, and as the client has it.
+fn connection() -> (Socket, Socket, TcpStream, u16) {
+    let (listener, port) = server(Protocol::TCP, "127.0.0.1", false);
+    listener.listen(1).unwrap();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    (listener, accepted, client, port)
+}
+
+fn orphan() {
+    let (listener, _accepted, _client, port) = connection();
+    drop(listener);
+    check(Protocol::TCP, port, "a connection without its listener");
+}
+
+fn time_wait() {
+    let (listener, accepted, client, port) = connection();
+    drop(listener);
+    // who closes first has the TIME-WAIT
+    drop(accepted);
+    drop(client);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let of_port = |row: &&Row| row.event.lport == Some(port);
+    while !(snapshot().iter().filter(of_port)).all(|row| row.state == State::TimeWait) {
+        assert!(Instant::now() < deadline, "it does not become TIME-WAIT");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    check(Protocol::TCP, port, "TIME-WAIT");
+}
+
+fn free() {
+    for proto in [Protocol::TCP, Protocol::UDP] {
+        let (socket, port) = server(proto, "127.0.0.1", false);
+        drop(socket);
+        check(proto, port, "free");
+    }
+}
+
+fn other_namespace() {
+    let (socket, port) = server(Protocol::TCP, "0.0.0.0", false);
+    drop(socket);
+    let child = listener_elsewhere(port);
+    let rows = snapshot();
+    let row = rows.iter().find(|row| row.event.pid == Some(child.0.id()));
+    let row = row.expect("it is not in the snapshot");
+    assert_eq!(row.event.lport, Some(port));
+    assert_ne!(row.event.netns, netns());
+    check(Protocol::TCP, port, "free");
+}
+
+fn addresses() {
+    // Whether it can be bound here, and after the setting as well.
+    const ADDRS: [(&str, bool); 6] = [
+        ("127.9.8.7", true),
+        ("0.0.0.0", true),
+        ("224.0.0.1", true),
+        ("203.0.113.7", false),
+        ("::ffff:203.0.113.7", false),
+        ("2001:db8::7", false),
+    ];
+    let set = |family: &str, value: &str| {
+        let file = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+        std::fs::write(file, value).unwrap();
+    };
+    for nonlocal in [false, true] {
+        for family in ["ipv4", "ipv6"] {
+            set(family, if nonlocal { "1" } else { "0" });
+        }
+        for proto in [Protocol::TCP, Protocol::UDP] {
+            let (socket, port) = server(proto, "127.0.0.1", false);
+            drop(socket);
+            for (addr, here) in ADDRS {
+                let situation = format!("free, ip_nonlocal_bind {nonlocal}");
+                let succeeds = compare(&snapshot(), proto, addr, false, port, &situation);
+                assert_eq!(succeeds, here || nonlocal, "{situation}: {addr}");
+            }
+        }
+    }
+    set("ipv4", "0");
+    set("ipv6", "0");
+}

@@ -1,0 +1,341 @@
+//! `portwatch list` as a program, on sockets that these tests opened.
+
+mod elsewhere;
+
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use elsewhere::listener_elsewhere;
+
+const NOBODY: u32 = 65534;
+
+fn main() {
+    let tests: &[(&str, bool, fn())] = &[
+        ("without_a_command_servers_are_listed", false, servers),
+        ("all_shows_every_state", false, every_state),
+        ("filters_and_states_select", false, filters),
+        ("rows_are_in_the_order_asked_for", false, order),
+        ("csv_has_a_row_for_each", false, csv),
+        ("a_group_is_one_row", false, group),
+        ("nothing_found_is_a_header_and_no_error", false, nothing),
+        ("wrong_usage_is_exit_code_2", false, wrong_usage),
+        ("a_closed_pipe_is_a_normal_end", false, closed_pipe),
+        ("other_namespaces_are_listed_as_such", true, namespaces),
+        (
+            "an_ordinary_user_gets_one_hint_and_no_error",
+            true,
+            ordinary_user,
+        ),
+    ];
+    // SAFETY: takes nothing and touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    let trials = tests.iter().map(|&(name, needs_root, test)| {
+        if needs_root && !root {
+            eprintln!("NOT RUN: {name} needs root");
+        }
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(needs_root && !root)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+fn portwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Exit code, stdout and stderr.
+fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// What it prints, which has to go well.
+fn prints(args: &[&str]) -> String {
+    let (code, stdout, stderr) = outcome(&mut portwatch(args));
+    assert_eq!(code, Some(0), "{args:?}: {stderr}");
+    stdout
+}
+
+fn rows(args: &[&str]) -> Vec<Value> {
+    let stdout = prints(args);
+    stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect()
+}
+
+fn own_pid() -> String {
+    std::process::id().to_string()
+}
+
+fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+fn servers() {
+    let (_listener, tcp) = listener();
+    let receiver = UdpSocket::bind("[::1]:0").unwrap();
+    let udp = receiver.local_addr().unwrap().port();
+    let rows = rows(&["-o", "json"]);
+    let row =
+        |port: u16| -> Vec<&Value> { rows.iter().filter(|row| row["lport"] == port).collect() };
+    let [listener] = row(tcp)[..] else {
+        panic!("not one row: {rows:?}")
+    };
+    let expected = [
+        ("proto", "tcp".into()),
+        ("state", "LISTEN".into()),
+        ("family", "ipv4".into()),
+        ("laddr", "127.0.0.1".into()),
+        ("pid", std::process::id().into()),
+        ("backlog", 128.into()),
+        ("recv_queue", 0.into()),
+        (
+            "exe",
+            std::env::current_exe().unwrap().to_str().unwrap().into(),
+        ),
+        (
+            "netns",
+            std::fs::metadata("/proc/self/ns/net").unwrap().ino().into(),
+        ),
+    ];
+    for (key, value) in expected {
+        let value: Value = value;
+        assert_eq!(listener[key], value, "{key}: {listener}");
+    }
+    assert_eq!(listener.get("rport"), None);
+    let udp = row(udp)[0];
+    assert_eq!(
+        (&udp["state"], &udp["laddr"]),
+        (&"UNCONN".into(), &"::1".into())
+    );
+
+    let table = prints(&[]);
+    assert!(table.starts_with("PROTO LOCAL"), "{table}");
+    let line = table
+        .lines()
+        .find(|line| line.contains(&format!("127.0.0.1:{tcp} ")));
+    assert!(line.expect(&table).contains(&own_pid()), "{table}");
+}
+
+fn every_state() {
+    let (listener, port) = listener();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let port = port.to_string();
+    let states = |rows: Vec<Value>| {
+        let mut states: Vec<String> = (rows.iter())
+            .map(|row| row["state"].as_str().unwrap().to_owned())
+            .collect();
+        states.sort();
+        states
+    };
+    let only_servers = rows(&["list", "-P", &port, "-o", "json"]);
+    assert_eq!(states(only_servers), ["LISTEN"]);
+    let all = rows(&["-a", "-P", &port, "-o", "json"]);
+    assert_eq!(states(all), ["ESTAB", "ESTAB", "LISTEN"]);
+    drop(client);
+    // a FIN that has arrived
+    let mut byte = [0];
+    std::io::Read::read(&mut &accepted, &mut byte).unwrap();
+    let half_closed = rows(&[
+        "--state",
+        "close-wait,fin-wait-2",
+        "-P",
+        &port,
+        "-o",
+        "json",
+    ]);
+    assert_eq!(states(half_closed), ["CLOSE-WAIT", "FIN-WAIT-2"]);
+}
+
+fn filters() {
+    let (_listener, port) = listener();
+    let pid = own_pid();
+    let text = port.to_string();
+    let condition = format!("lport == {port} && state == \"LISTEN\" && rport == null");
+    for (args, found) in [
+        (&["-P", &text, "-p", &pid][..], true),
+        (&["-P", &text, "-p", "1"], false),
+        (&["-P", &text, "-U"], false),
+        (&["-P", &text, "-t", "-4"], true),
+        (&["-P", &text, "-6"], false),
+        (&["-P", &text, "--net", "127.0.0.0/8"], true),
+        (&["-P", &text, "--net", "10.0.0.0/8"], false),
+        (&["-P", &text, "--netns", "/proc/self/ns/net"], true),
+        (&["-P", &text, "--comm", "no-such-comm"], false),
+        (&["--filter", &condition], true),
+        (&["--filter", &condition.replace("==", "!=")], false),
+    ] {
+        let args = [args, &["-o", "json"]].concat();
+        let hit = rows(&args)
+            .iter()
+            .any(|row| row["lport"] == port && row["pid"] != 1);
+        assert_eq!(hit, found, "{args:?}");
+    }
+}
+
+fn order() {
+    let _listeners = [listener(), listener(), listener()];
+    let pid = own_pid();
+    let ports = |sort: &str| -> Vec<u64> {
+        let rows = rows(&[
+            "-t", "-p", &pid, "--sort", sort, "-F", "lport", "-o", "json",
+        ]);
+        rows.iter()
+            .map(|row| row["lport"].as_u64().unwrap())
+            .collect()
+    };
+    // others of this process come and go meanwhile, but each answer is in order
+    assert!(ports("lport").is_sorted());
+    assert!(ports("-lport").is_sorted_by(|a, b| a >= b));
+    assert!(ports("lport").len() >= 3);
+}
+
+fn csv() {
+    let (_listener, port) = listener();
+    let port = port.to_string();
+    let stdout = prints(&[
+        "-P",
+        &port,
+        "-t",
+        "-o",
+        "csv",
+        "-F",
+        "state,lport,pid,raddr",
+    ]);
+    let expected = format!("state,lport,pid,raddr\nLISTEN,{port},{},\n", own_pid());
+    assert_eq!(stdout, expected);
+}
+
+fn group() {
+    let socket = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        socket.bind(&addr.into()).unwrap();
+        socket.listen(1).unwrap();
+        socket
+    };
+    let first = socket(0);
+    let port = first.local_addr().unwrap().as_socket().unwrap().port();
+    let _others = [socket(port), socket(port)];
+    let rows = rows(&["-P", &port.to_string(), "-o", "json"]);
+    let [row] = &rows[..] else {
+        panic!("not one row: {rows:?}")
+    };
+    let socks: std::collections::BTreeSet<u64> = (row["holders"].as_array().unwrap().iter())
+        .map(|holder| {
+            assert_eq!(holder["pid"], std::process::id());
+            holder["sock"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(socks.len(), 3, "{row}");
+    assert_eq!((row.get("sock"), row.get("inode")), (None, None));
+}
+
+fn nothing() {
+    // never handed out: it is no port
+    let table = prints(&["--filter", "lport == 0 && rport == 70000"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("PROTO LOCAL"),
+        "{table}"
+    );
+    assert_eq!(prints(&["--filter", "lport == 70000", "-o", "json"]), "");
+}
+
+fn wrong_usage() {
+    for (args, expected) in [
+        (&["--filter", "dport == 1"][..], "no name 'dport'"),
+        (&["list", "--uid", "no-such-user"], "no user 'no-such-user'"),
+        (&["--frobnicate"], "--frobnicate"),
+        (&["--probes", "tracepoint"], "--duration <TIME>"),
+        (&["list", "--interval", "50ms"], "--duration <TIME>"),
+    ] {
+        let (code, stdout, stderr) = outcome(&mut portwatch(args));
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+fn closed_pipe() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = portwatch(&["-a", "-o", "json"]);
+    let (code, _, stderr) = outcome(command.stdout(writer));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+fn namespaces() {
+    let (own, port) = listener();
+    let child = listener_elsewhere(port);
+    let netns = std::fs::metadata(format!("/proc/{}/ns/net", child.0.id()))
+        .unwrap()
+        .ino();
+    let port = port.to_string();
+    let both = rows(&["-P", &port, "-o", "json"]);
+    let pids: Vec<&Value> = both.iter().map(|row| &row["pid"]).collect();
+    assert!(pids.contains(&&child.0.id().into()), "{both:?}");
+    assert!(pids.contains(&&std::process::id().into()), "{both:?}");
+    let netns_filter = netns.to_string();
+    let rows = rows(&["-P", &port, "--netns", &netns_filter, "-o", "json"]);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        (&rows[0]["netns"], &rows[0]["comm"]),
+        (&netns.into(), &"sleep".into())
+    );
+    let table = prints(&["-P", &port, "--netns", &netns_filter]);
+    assert!(table.contains("WHERE"), "{table}");
+    assert!(table.contains(&format!("net:{netns}")), "{table}");
+    drop(own);
+}
+
+fn ordinary_user() {
+    let (_listener, port) = listener();
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("portwatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_portwatch"), &program).unwrap();
+    for path in [folder.path(), &program] {
+        let all = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(path, all).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.args(["-P", &port.to_string(), "-o", "json"]);
+    command
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::null())
+        .current_dir("/");
+    let (code, stdout, stderr) = outcome(&mut command);
+    assert_eq!(code, Some(0), "{stderr}");
+    let row: Value = serde_json::from_str(stdout.trim()).expect(&stdout);
+    assert_eq!(
+        (&row["lport"], &row["state"]),
+        (&port.into(), &"LISTEN".into())
+    );
+    assert_eq!(
+        (row.get("pid"), row.get("comm"), row.get("exe")),
+        (None, None, None)
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("root"), "{stderr}");
+}

@@ -1,0 +1,310 @@
+//! `portwatch top` as a program on a terminal: what it shows of sockets that these tests opened, and
+//! that it leaves the terminal as it was. The terminal is a pseudo one, with an emulator behind it.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZero;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let tests: &[(&str, bool, fn())] = &[
+        ("sockets_come_and_go", false, come_and_go),
+        ("a_short_life_is_seen", true, short_life),
+        ("keys_filter_freeze_and_explain", false, keys),
+        ("another_size_is_another_picture", false, resized),
+        ("every_end_gives_the_terminal_back", false, ends),
+        ("without_a_terminal_it_says_what_to_do", false, no_terminal),
+    ];
+    // SAFETY: takes nothing and touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("NOT RUN: a_short_life_is_seen: tracing the kernel needs root");
+    }
+    let trials = tests.iter().map(|&(name, needs_root, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(needs_root && !root)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+/// `top` on a terminal.
+struct Top {
+    child: Child,
+    /// Our end of the terminal.
+    keyboard: File,
+    /// Its end, to ask for its settings.
+    terminal: OwnedFd,
+    before: libc::termios,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Top {
+    fn start(args: &[&str]) -> Self {
+        let (ours, theirs) = pseudo_terminal();
+        let before = settings(&theirs);
+        let end = || Stdio::from(theirs.try_clone().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+        command
+            .arg("top")
+            .args(args)
+            .env("TERM", "xterm-256color")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end());
+        // SAFETY: both calls may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setsid();
+                libc::ioctl(0, libc::TIOCSCTTY, 0);
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(whole(24), whole(80), 0)));
+        let (mut output, parser) = (ours.try_clone().unwrap(), Arc::clone(&screen));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                parser.lock().unwrap().process(&bytes[..count]);
+            }
+        });
+        let top = Self {
+            child,
+            keyboard: ours,
+            terminal: theirs,
+            before,
+            screen,
+        };
+        top.until("the first picture", |text| text.contains("q quit"));
+        top.until("the open sockets", |text| !text.contains("reading open"));
+        top
+    }
+
+    /// Waits until the screen looks so.
+    fn until(&self, what: &str, looks: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let text = self.screen.lock().unwrap().screen().contents();
+            if looks(&text) {
+                return text;
+            }
+            assert!(Instant::now() < deadline, "never seen: {what}\n{text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the line with this text is dim.
+    fn is_dim(&self, text: &str) -> bool {
+        let parser = self.screen.lock().unwrap();
+        let screen = parser.screen();
+        let lines: Vec<String> = screen.rows(0, 80).collect();
+        let row = lines.iter().position(|line| line.contains(text)).unwrap();
+        screen.cell(u16::try_from(row).unwrap(), 0).unwrap().dim()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn signal(&self, number: i32) {
+        // SAFETY: no memory involved; the child is not waited for yet.
+        unsafe { libc::kill(self.child.id().cast_signed(), number) };
+    }
+
+    /// Waits for its end, which has to be a good one.
+    fn ended(mut self) {
+        assert!(self.child.wait().unwrap().success());
+        self.until("the words at the end", |text| text.contains("complete: "));
+        let parser = self.screen.lock().unwrap();
+        assert!(
+            !parser.screen().alternate_screen(),
+            "still the other screen"
+        );
+        assert!(!parser.screen().hide_cursor(), "the cursor is hidden");
+        let after = settings(&self.terminal);
+        let flags = |x: &libc::termios| (x.c_iflag, x.c_oflag, x.c_lflag);
+        assert_eq!(flags(&after), flags(&self.before));
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        // Only a test that failed comes here with a child that runs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Both ends of a new terminal of 24 lines and 80 columns.
+fn pseudo_terminal() -> (File, OwnedFd) {
+    let (mut ours, mut theirs) = (0, 0);
+    let size = libc::winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: writes two descriptors, which are then owned once each; reads the size.
+    unsafe {
+        let null = std::ptr::null_mut();
+        let result = libc::openpty(&mut ours, &mut theirs, null, null.cast(), &size);
+        assert_eq!(result, 0, "no pseudo terminal");
+        for end in [ours, theirs] {
+            libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+        (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))
+    }
+}
+
+fn whole(number: u16) -> NonZero<u16> {
+    NonZero::new(number).unwrap()
+}
+
+fn settings(terminal: &OwnedFd) -> libc::termios {
+    // SAFETY: all zeros is a valid termios, and the call writes one.
+    unsafe {
+        let mut settings = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), &mut settings), 0);
+        settings
+    }
+}
+
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Arguments that show only this process.
+fn own() -> String {
+    format!("--pid={}", std::process::id())
+}
+
+fn come_and_go() {
+    let (early, early_address) = listener();
+    let top = Top::start(&["--from", "poll", "--keep", "2s", &own()]);
+    top.until("what was open before", |text| text.contains(&early_address));
+    let (late, late_address) = listener();
+    top.until("a listener", |text| text.contains(&late_address));
+    assert!(!top.is_dim(&late_address));
+    let port = late_address.split(':').next_back().unwrap().to_owned();
+    let client = TcpStream::connect(&late_address).unwrap();
+    let server = late.accept().unwrap();
+    top.until("both ends of a connection", |text| {
+        text.matches("ESTAB").count() >= 2 && text.matches(&port).count() >= 3
+    });
+    drop(late);
+    top.until("it is closed", |text| {
+        (text.lines()).any(|line| line.contains(&late_address) && line.contains("closed"))
+    });
+    top.until("it is gone", |text| {
+        let (table, _) = text.split_once("CONNECTIONS").unwrap();
+        table.contains(&early_address) && !table.contains(&late_address)
+    });
+    drop((early, client, server));
+    top.signal(libc::SIGTERM);
+    top.ended();
+}
+
+fn short_life() {
+    let top = Top::start(&["--keep", "1h", &own()]);
+    top.until("that it traces", |text| text.contains(" probes"));
+    let (listener, address) = listener();
+    drop(listener);
+    top.until("it was there", |text| {
+        (text.lines()).any(|line| line.contains(&address) && line.contains("closed"))
+    });
+    assert!(top.is_dim(&address));
+    top.signal(libc::SIGINT);
+    top.ended();
+}
+
+fn keys() {
+    let ((_one, first), (_other, second)) = (listener(), listener());
+    let mut top = Top::start(&["--from", "poll", &own()]);
+    top.until("both", |text| {
+        text.contains(&first) && text.contains(&second)
+    });
+    top.press(&format!("/{first}"));
+    top.until("only one", |text| {
+        text.contains(&first) && !text.contains(&second)
+    });
+    top.press("\r\r");
+    let text = top.until("details", |text| text.contains("history of port"));
+    let own = format!("({})", std::process::id());
+    assert!(text.contains(&own) && text.contains("LISTEN"), "{text}");
+    // Esc alone: a key of its own only when nothing comes right after it.
+    top.press("x");
+    top.until("the table", |text| text.contains("filter: "));
+    top.press("\x1b");
+    top.until("both again", |text| text.contains(&second));
+    top.press(" ");
+    top.until("frozen", |text| text.contains("FROZEN"));
+    top.press(" ?");
+    top.until("help", |text| {
+        text.contains("this help") && !text.contains("FROZEN")
+    });
+    top.press("qq");
+    top.ended();
+}
+
+fn resized() {
+    let (_listener, address) = listener();
+    let top = Top::start(&["--from", "poll", &own()]);
+    top.until("it", |text| text.contains(&address));
+    for (rows, columns, shown) in [(8, 40, false), (30, 132, true)] {
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        top.screen
+            .lock()
+            .unwrap()
+            .screen_mut()
+            .set_size(whole(rows), whole(columns));
+        // SAFETY: reads a winsize, which lives until after the call.
+        unsafe { libc::ioctl(top.terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+        top.until("the picture of that size", |text| {
+            text.contains(&address) && text.contains("CONNECTIONS") == shown
+        });
+    }
+    top.signal(libc::SIGTERM);
+    top.ended();
+}
+
+fn ends() {
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let top = Top::start(&["--from", "poll"]);
+        top.signal(number);
+        top.ended();
+    }
+    for keys in ["q", "\x03"] {
+        let mut top = Top::start(&["--from", "poll"]);
+        top.press(keys);
+        top.ended();
+    }
+}
+
+fn no_terminal() {
+    let output = Command::new(env!("CARGO_BIN_EXE_portwatch"))
+        .arg("top")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`portwatch trace`"), "{said}");
+    assert!(output.stdout.is_empty());
+}

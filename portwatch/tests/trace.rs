@@ -1,0 +1,333 @@
+//! `portwatch trace` as a program: its exit codes, its streams, its ends. Traces the running
+//! kernel, so without root these are listed as ignored. What is traced truly is tested by the
+//! scenarios in `tests`.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
+const NETWORK: &str = r#"
+import socket, sys
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
+c = socket.create_connection(s.getsockname()); a, _ = s.accept()
+print("hello from the command"); sys.exit(7)
+"#;
+
+fn main() {
+    let tests: &[(&str, fn())] = &[
+        (
+            "stdout_holds_only_events_when_it_is_a_pipe",
+            stdout_holds_only_events,
+        ),
+        (
+            "write_leaves_stdout_to_the_command",
+            write_leaves_stdout_to_the_command,
+        ),
+        (
+            "only_the_command_and_its_descendants_are_shown",
+            only_descendants,
+        ),
+        (
+            "a_command_that_cannot_start_is_told_as_the_shell_does",
+            command_cannot_start,
+        ),
+        (
+            "the_command_runs_as_the_user_who_called_sudo",
+            command_runs_as_caller,
+        ),
+        ("csv_and_text_begin_with_names", header_first),
+        ("count_and_duration_end_a_trace", count_and_duration),
+        ("an_interrupt_ends_a_trace_with_a_summary", interrupt),
+        (
+            "a_second_interrupt_ends_it_though_nobody_reads",
+            second_interrupt,
+        ),
+        (
+            "capabilities_are_given_up_once_the_probes_are_attached",
+            capabilities,
+        ),
+        ("a_closed_pipe_is_a_normal_end", closed_pipe),
+        ("a_full_disk_is_told", full_disk),
+        (
+            "a_full_disk_does_not_end_the_command",
+            full_disk_with_command,
+        ),
+    ];
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    });
+    if !root {
+        eprintln!("NOT RUN: tracing the kernel needs root");
+    }
+    let trials = tests.iter().map(|&(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(!root)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+fn portwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    portwatch(args).output().unwrap()
+}
+
+/// Runs it and gives the exit code, stdout and stderr.
+fn outcome(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Starts a trace and waits until it says that it traces.
+fn start(command: &mut Command) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.starts_with("portwatch: tracing with "), "{line}");
+    (child, stderr)
+}
+
+fn interrupt_it(child: &Child) {
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+}
+
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn stdout_holds_only_events() {
+    let output = run(&["trace", "-o", "json", "--", "python3", "-c", NETWORK]);
+    let (code, stdout, stderr) = outcome(output);
+    assert_eq!(code, Some(7), "{stderr}");
+    assert!(stderr.contains("hello from the command\n"), "{stderr}");
+    assert!(
+        stderr.contains("portwatch: complete: nothing lost"),
+        "{stderr}"
+    );
+    let events: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    for (i, event) in events.iter().enumerate() {
+        assert_eq!(event["seq"], i + 1);
+    }
+    let count = |kind: &str| events.iter().filter(|x| x["event"] == kind).count();
+    let counts = ["bind", "listen", "connect", "accept", "close"].map(count);
+    assert_eq!(counts, [1, 1, 1, 1, 3], "{stdout}");
+}
+
+fn write_leaves_stdout_to_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.json");
+    let path = file.to_str().unwrap();
+    let output = run(&[
+        "trace", "-o", "json", "--write", path, "--", "python3", "-c", NETWORK,
+    ]);
+    let (code, stdout, stderr) = outcome(output);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(7), "hello from the command\n"),
+        "{stderr}"
+    );
+    assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), 7);
+}
+
+fn only_descendants() {
+    let mut outsider = Command::new("sh")
+        .args([
+            "-c",
+            &format!(
+                "while :; do python3 -c '{}'; done",
+                NETWORK.replace('\n', ";").trim_matches(';')
+            ),
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let script = format!("(python3 -c '{NETWORK}'; :)");
+    let (code, stdout, stderr) = outcome(run(&["trace", "-o", "json", "--", "sh", "-c", &script]));
+    outsider.kill().unwrap();
+    outsider.wait().unwrap();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stdout.lines().count(), 7, "{stdout}");
+    assert_eq!(stdout.matches(r#""event":"bind""#).count(), 1, "{stdout}");
+}
+
+fn command_cannot_start() {
+    for (program, expected, reason) in [
+        ("/nonexistent", 127, "No such file or directory"),
+        ("/", 126, "Permission denied"),
+    ] {
+        let (code, _, stderr) = outcome(run(&["trace", "--", program]));
+        assert_eq!(code, Some(expected), "{stderr}");
+        assert!(
+            stderr.contains(&format!("cannot run '{program}': {reason}")),
+            "{stderr}"
+        );
+    }
+}
+
+fn command_runs_as_caller() {
+    let script = "id -u; id -g; echo $HOME";
+    let output = portwatch(&["trace", "-o", "json", "--", "sh", "-c", script])
+        .env("SUDO_UID", "65534")
+        .env("SUDO_GID", "65534")
+        .env("HOME", "/root")
+        .output()
+        .unwrap();
+    let (code, _, stderr) = outcome(output);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("65534\n65534\n/"), "{stderr}");
+    assert!(!stderr.contains("/root"), "{stderr}");
+}
+
+fn header_first() {
+    for (format, expected) in [("text", "EVENT"), ("csv", "ts,seq,event,")] {
+        let (mut child, _stderr) = start(&mut portwatch(&["trace", "-P", "1", "-o", format]));
+        // it comes without any event
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(line.contains(expected), "{line}");
+        interrupt_it(&child);
+        wait(&mut child);
+    }
+}
+
+fn count_and_duration() {
+    let output = run(&[
+        "trace", "-o", "json", "-c", "2", "--", "python3", "-c", NETWORK,
+    ]);
+    let (code, stdout, stderr) = outcome(output);
+    assert_eq!((code, stdout.lines().count()), (Some(7), 2), "{stderr}");
+    let started = Instant::now();
+    let (code, _, stderr) = outcome(run(&["trace", "-P", "1", "-d", "200ms"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+fn interrupt() {
+    let (mut child, mut stderr) = start(&mut portwatch(&["trace", "-P", "1"]));
+    interrupt_it(&child);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains(" in ") && rest.contains("complete"), "{rest}");
+}
+
+fn second_interrupt() {
+    use std::os::unix::process::ExitStatusExt as _;
+    // The pipe is never read: more than it holds blocks the trace for good.
+    let (mut child, _stderr) = start(&mut portwatch(&["trace", "-o", "json"]));
+    for _ in 0..2000 {
+        drop(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    interrupt_it(&child);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none(), "it should be blocked");
+    interrupt_it(&child);
+    assert_eq!(wait(&mut child).signal(), Some(libc::SIGINT));
+}
+
+fn capabilities() {
+    let (mut child, _stderr) = start(&mut portwatch(&["trace", "-P", "1"]));
+    let path = format!("/proc/{}/status", child.id());
+    // CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF
+    let kept = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = std::fs::read_to_string(&path).unwrap();
+        let value = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+        };
+        if value("CapEff:") & !kept == 0
+            && value("CapBnd:") & !kept == 0
+            && value("NoNewPrivs:") == 1
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    interrupt_it(&child);
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+fn closed_pipe() {
+    let (mut child, mut stderr) = start(&mut portwatch(&["trace", "-P", "1"]));
+    // noticed without anything to write
+    drop(child.stdout.take());
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+fn full_disk() {
+    let mut command = portwatch(&["trace"]);
+    command.stdout(File::options().write(true).open("/dev/full").unwrap());
+    let (code, _, stderr) = outcome(command.output().unwrap());
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("writing to stdout: No space left on device"),
+        "{stderr}"
+    );
+}
+
+fn full_disk_with_command() {
+    let script = format!("python3 -c '{NETWORK}'; sleep 0.2; echo to the end");
+    let output = run(&[
+        "trace",
+        "-o",
+        "json",
+        "--write",
+        "/dev/full",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    let (code, stdout, stderr) = outcome(output);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("/dev/full: No space left on device"),
+        "{stderr}"
+    );
+    assert!(stdout.ends_with("to the end\n"), "{stdout}");
+}

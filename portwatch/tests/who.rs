@@ -1,0 +1,159 @@
+//! `portwatch who` as a program, on sockets that these tests opened.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+
+fn main() {
+    let tests: &[(&str, bool, fn())] = &[
+        ("the_first_line_names_who_listens", false, listener),
+        ("json_tells_of_servers_peers_and_binds", false, json),
+        ("a_free_port_is_told_with_exit_code_0", false, free),
+        ("wait_tells_who_failed_and_who_frees_it", true, wait),
+    ];
+    // SAFETY: takes nothing and touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    let trials = tests.iter().map(|&(name, needs_root, test)| {
+        if needs_root && !root {
+            eprintln!("NOT RUN: {name} needs root");
+        }
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(needs_root && !root)
+    });
+    let mut arguments = Arguments::from_args();
+    // A port that one has just freed must not be picked by another.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn who(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command.arg("who").args(args).stdin(Stdio::null());
+    command
+}
+
+/// What it prints, which has to go well.
+fn prints(args: &[&str]) -> String {
+    let output = who(args).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn open() -> (TcpListener, u16, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port, port.to_string())
+}
+
+fn own_comm() -> String {
+    std::fs::read_to_string("/proc/self/comm")
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
+fn listener() {
+    let (_listener, _, port) = open();
+    let text = prints(&[&port]);
+    let first = text.lines().next().unwrap();
+    let start = format!(
+        "{port}/tcp: {} (pid {}, user ",
+        own_comm(),
+        std::process::id()
+    );
+    assert!(first.starts_with(&start), "{text}");
+    assert!(first.contains(") listens on 127.0.0.1"), "{text}");
+    let last = text.lines().last().unwrap();
+    let verdict = format!("verdict: {port}/tcp is taken on 127.0.0.1 by ");
+    assert!(last.starts_with(&verdict), "{text}");
+}
+
+fn json() {
+    let (listener, port, text) = open();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let accepted = listener.accept().unwrap();
+    let answer: Value = serde_json::from_str(&prints(&[&text, "-t", "-o", "json"])).unwrap();
+    assert_eq!(answer["port"], port);
+    let [tcp] = &answer["protocols"].as_array().unwrap()[..] else {
+        panic!("more than tcp: {answer}")
+    };
+    assert_eq!(tcp["servers"][0]["pid"], std::process::id());
+    assert_eq!(tcp["states"][0]["state"], "ESTAB");
+    assert_eq!(tcp["peers"][0]["raddr"], "127.0.0.1");
+    assert_eq!(tcp["clients"][0]["pid"], std::process::id());
+    for (bind, addr) in tcp["binds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(["0.0.0.0", "::"])
+    {
+        assert_eq!(
+            (&bind["laddr"], &bind["error"]),
+            (&addr.into(), &"EADDRINUSE".into())
+        );
+    }
+    let elsewhere = format!("127.0.0.2:{port}");
+    let answer: Value = serde_json::from_str(&prints(&[&elsewhere, "-t", "-o", "json"])).unwrap();
+    assert_eq!(answer["addr"], "127.0.0.2");
+    assert_eq!(answer["protocols"][0]["binds"][0].get("error"), None);
+    drop((client, accepted));
+}
+
+fn free() {
+    let (listener, _, port) = open();
+    drop(listener);
+    let text = prints(&[&port]);
+    let first = format!("{port}/tcp: free, nobody has it");
+    assert_eq!(text.lines().next(), Some(first.as_str()));
+    let last = format!("verdict: {port}/tcp+udp is free: a bind succeeds");
+    assert_eq!(text.lines().last(), Some(last.as_str()));
+}
+
+fn wait() {
+    let (listener, port, text) = open();
+    let mut child = who(&[&text, "-t", "--wait", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(
+        next()["protocols"][0]["servers"][0]["pid"],
+        std::process::id()
+    );
+    // comes and goes without a word: it neither takes nor frees the port
+    drop((
+        TcpStream::connect(("127.0.0.1", port)).unwrap(),
+        listener.accept().unwrap(),
+    ));
+    TcpListener::bind(("127.0.0.1", port)).unwrap_err();
+    let failed = next();
+    assert_eq!(
+        (&failed["event"], &failed["error"]),
+        (&"bind".into(), &"EADDRINUSE".into())
+    );
+    assert_eq!(
+        (&failed["lport"], &failed["pid"]),
+        (&port.into(), &std::process::id().into())
+    );
+    assert_eq!(failed["holders"][0]["pid"], std::process::id());
+    drop(listener);
+    let freed = next();
+    assert_eq!(
+        (&freed["event"], &freed["lport"]),
+        (&"close".into(), &port.into())
+    );
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    assert_eq!(next()["event"], "bind");
+    assert_eq!(next()["event"], "listen");
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

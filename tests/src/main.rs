@@ -1,0 +1,100 @@
+//! `scenarios`: makes traffic whose truth it knows, and checks that portwatch tells exactly that.
+//! Needs no other program, so that it also runs in a virtual machine with nothing else in it.
+
+mod churn;
+mod harness;
+mod listeners;
+mod runner;
+mod scenarios;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use harness::stage::{Options, Scale};
+use runner::Scenario;
+
+#[derive(Parser)]
+#[command(about = "Checks that portwatch tells exactly what happened")]
+struct Cli {
+    /// The program under test
+    #[arg(long, default_value = "portwatch")]
+    portwatch: PathBuf,
+    /// Tier of probes to force
+    #[arg(long, default_value = "auto")]
+    probes: String,
+    /// How much traffic to make
+    #[arg(long, value_enum, default_value = "full")]
+    scale: Scale,
+    /// Print the names of all scenarios
+    #[arg(long)]
+    list: bool,
+    /// Instead of testing: this many connections over loopback at full speed
+    #[arg(long, value_name = "N")]
+    churn: Option<u64>,
+    /// Instead of testing: open this many listeners, and keep them until stdin ends
+    #[arg(long, value_name = "N")]
+    listeners: Option<usize>,
+    /// Threads of --churn
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+    /// Result of --churn in JSON
+    #[arg(long)]
+    json: bool,
+    /// Scenarios to run, or parts of their names; all by default
+    names: Vec<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(done) = scenarios::programs::run(&args) {
+        return done;
+    }
+    let cli = Cli::parse();
+    if let Some(connections) = cli.churn {
+        let done = churn::churn(connections, cli.threads)?;
+        if cli.json {
+            println!("{}", serde_json::to_string(&done)?);
+        } else {
+            let rate = done.connections as f64 / done.seconds;
+            println!(
+                "{} connections in {:.3} s, {rate:.0} a second",
+                done.connections, done.seconds
+            );
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(count) = cli.listeners {
+        listeners::listeners(count)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all = scenarios::all(cli.scale);
+    if cli.list {
+        for scenario in &all {
+            println!("{}", scenario.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen: Vec<Scenario> = all
+        .into_iter()
+        .filter(|scenario| {
+            cli.names.is_empty() || cli.names.iter().any(|name| scenario.name.contains(&**name))
+        })
+        .collect();
+    if chosen.is_empty() {
+        bail!("no scenario of that name; --list shows them");
+    }
+    let options = Options {
+        portwatch: cli.portwatch,
+        probes: cli.probes,
+        scale: cli.scale,
+    };
+    Ok(if runner::run(&chosen, &options)? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

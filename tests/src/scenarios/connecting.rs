@@ -1,0 +1,315 @@
+//! One outcome per attempt to connect, whatever it is.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::harness::event::Kind;
+use crate::harness::meeting::{Mailbox, mailboxes};
+use crate::harness::process::spawn;
+use crate::harness::socket::{Sock, error_name};
+use crate::harness::stage::Stage;
+
+crate::scenarios! {
+    every_connection_at_full_speed_is_reported_with_both_owners,
+    an_accept_blocked_before_the_start_is_reported,
+    each_refused_connect_has_one_outcome,
+    each_refused_non_blocking_connect_has_one_outcome,
+    a_connect_to_an_unreachable_network_is_reported,
+    a_connect_closed_before_its_outcome_is_reported_as_cancelled,
+    a_connect_under_way_is_announced_once_after_a_second,
+    a_connect_that_times_out_is_reported,
+    a_non_blocking_connect_that_succeeds_is_reported_once,
+    a_bound_socket_whose_connect_was_refused_ends_without_a_peer,
+}
+
+pub fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// # Errors
+/// When the call did not fail in this way.
+pub fn fails_with<T>(result: io::Result<T>, name: &str) -> Result<()> {
+    match result {
+        Ok(_) => anyhow::bail!("succeeded where {name} was due"),
+        Err(error) => {
+            ensure!(error_name(&error) == name, "{error} where {name} was due");
+            Ok(())
+        }
+    }
+}
+
+/// So many connections are open at a time: fewer than the accept queue has room for, since a SYN that
+/// finds it full is sent again after a second, and then `EINPROGRESS` is rightly announced.
+const STRIDE: usize = 100;
+
+fn every_connection_at_full_speed_is_reported_with_both_owners(stage: &mut Stage) -> Result<()> {
+    let count = stage.scaled(100_000, 10_000);
+    let netns = stage.netns()?;
+    let [address, progress] = mailboxes()?;
+    let events = stage.exact(|stage| {
+        stage.spawn_in(&netns, "server", || {
+            let listener = Sock::tcp4()?;
+            listener.bind(loopback(0))?;
+            listener.listen(4096)?;
+            address.put_address(listener.address())?;
+            for _ in 0..count / STRIDE {
+                let accepted: Vec<Sock> = (0..STRIDE)
+                    .map(|_| listener.accept())
+                    .collect::<io::Result<_>>()?;
+                progress.put("accepted")?;
+                for connection in accepted {
+                    ensure!(connection.drain()?, "the client did not reset");
+                }
+            }
+            Ok(())
+        })?;
+        stage.spawn_in(&netns, "client", || {
+            let address = address.take_address()?;
+            for _ in 0..count / STRIDE {
+                let mut clients = Vec::with_capacity(STRIDE);
+                for _ in 0..STRIDE {
+                    let client = Sock::tcp4()?;
+                    client.connect(address)?;
+                    clients.push(client);
+                }
+                // A reset that overtakes the handshake, on another CPU, leaves nothing to accept.
+                progress.take()?;
+                for client in clients {
+                    client.reset_on_close()?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    let number = |kind| events.iter().filter(|event| event.event == kind).count();
+    ensure!(number(Kind::Connect) == count, "connects");
+    ensure!(number(Kind::Accept) == count, "accepts");
+    ensure!(number(Kind::Close) == 2 * count + 1, "closes");
+    Ok(())
+}
+
+fn an_accept_blocked_before_the_start_is_reported(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    let (address, end) = (Mailbox::new()?, Mailbox::new()?);
+    stage.spawn_in(&netns, "server", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(1)?;
+        address.put_address(listener.address())?;
+        listener.accept()?.drain()?;
+        listener.unseen();
+        end.take()?;
+        Ok(())
+    })?;
+    let address = address.take_address()?;
+    // the server has to be inside accept when the probes are attached
+    sleep(stage.scaled(Duration::from_millis(100), Duration::from_millis(500)));
+    let tracer = stage.trace(&["--require-complete"])?;
+    spawn("client", || {
+        netns.enter()?;
+        let client = Sock::tcp4()?;
+        client.connect(address)?;
+        client.send(1)?;
+        Ok(())
+    })?
+    .join()?;
+    sleep(stage.scaled(Duration::from_millis(100), Duration::from_millis(500)));
+    let run = tracer.stop()?;
+    end.put("end")?;
+    stage.join()?;
+    stage.judge(&run)?;
+    Ok(())
+}
+
+/// A port on which nobody listens: bound, so that nobody else gets it.
+fn closed_port() -> Result<Sock> {
+    let holder = Sock::tcp4()?;
+    holder.bind(loopback(0))?;
+    Ok(holder)
+}
+
+fn each_refused_connect_has_one_outcome(stage: &mut Stage) -> Result<()> {
+    let events = stage.exact(|stage| {
+        stage.spawn("refused", || {
+            let holder = closed_port()?;
+            for _ in 0..1200 {
+                fails_with(Sock::tcp4()?.connect(holder.address()), "ECONNREFUSED")?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    ensure!(events.len() == 1202, "{} events", events.len());
+    Ok(())
+}
+
+fn each_refused_non_blocking_connect_has_one_outcome(stage: &mut Stage) -> Result<()> {
+    let events = stage.exact(|stage| {
+        stage.spawn("refused", || {
+            let holder = closed_port()?;
+            for _ in 0..1200 {
+                let socket = Sock::tcp4()?;
+                socket.raw().set_nonblocking(true)?;
+                match socket.connect(holder.address()) {
+                    Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                        fails_with(socket.outcome(), "ECONNREFUSED")?;
+                    }
+                    // loopback may be fast enough to refuse within the call
+                    other => fails_with(other, "ECONNREFUSED")?,
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    ensure!(events.len() == 1202, "{} events", events.len());
+    Ok(())
+}
+
+fn a_connect_to_an_unreachable_network_is_reported(stage: &mut Stage) -> Result<()> {
+    // a namespace with nothing but a loopback: no packet can leave
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "unreachable", || {
+            let v4 = "203.0.113.1:9".parse()?;
+            let v6 = "[2001:db8::1]:9".parse()?;
+            fails_with(Sock::tcp4()?.connect(v4), "ENETUNREACH")?;
+            fails_with(Sock::tcp6()?.connect(v6), "ENETUNREACH")?;
+            fails_with(Sock::udp4()?.connect(v4), "ENETUNREACH")?;
+            fails_with(Sock::udp6()?.connect(v6), "ENETUNREACH")?;
+            let socket = Sock::tcp4()?;
+            socket.raw().set_nonblocking(true)?;
+            fails_with(socket.connect(v4), "ENETUNREACH")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A listener whose queue is full, so that it answers no further SYN, with what fills it.
+fn full_listener() -> Result<(Sock, Vec<Sock>)> {
+    let listener = Sock::tcp4()?;
+    listener.bind(loopback(0))?;
+    listener.listen(0)?;
+    let filler = Sock::tcp4()?;
+    filler.connect(listener.address())?;
+    Ok((listener, vec![filler]))
+}
+
+fn attempt(listener: &Sock) -> Result<Sock> {
+    let socket = Sock::tcp4()?;
+    socket.raw().set_nonblocking(true)?;
+    fails_with(socket.connect(listener.address()), "EINPROGRESS")?;
+    Ok(socket)
+}
+
+fn a_connect_closed_before_its_outcome_is_reported_as_cancelled(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "impatient", || {
+            let (listener, fillers) = full_listener()?;
+            for _ in 0..10 {
+                drop(attempt(&listener)?);
+            }
+            for filler in fillers {
+                let accepted = listener.accept()?;
+                filler.finish()?;
+                accepted.drain()?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_connect_under_way_is_announced_once_after_a_second(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "patient", || {
+            let (listener, fillers) = full_listener()?;
+            let succeeds = attempt(&listener)?;
+            let cancelled = attempt(&listener)?;
+            sleep(Duration::from_millis(2500));
+            succeeds.announced();
+            cancelled.announced();
+            drop(cancelled);
+            for filler in fillers {
+                let accepted = listener.accept()?;
+                filler.finish()?;
+                accepted.drain()?;
+            }
+            // the kernel sends its SYN again after 1, 2, 4 seconds, and now there is room
+            succeeds.outcome()?;
+            let accepted = listener.accept()?;
+            succeeds.finish()?;
+            accepted.drain()?;
+            drop(accepted);
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_connect_that_times_out_is_reported(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "timing-out", || {
+            // of this namespace only: the kernel gives up after about 3 seconds
+            std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
+            let (listener, fillers) = full_listener()?;
+            let socket = attempt(&listener)?;
+            sleep(Duration::from_millis(2000));
+            socket.announced();
+            fails_with(socket.outcome(), "ETIMEDOUT")?;
+            for filler in fillers {
+                let accepted = listener.accept()?;
+                filler.finish()?;
+                accepted.drain()?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_non_blocking_connect_that_succeeds_is_reported_once(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "nonblocking", || {
+            let listener = Sock::tcp4()?;
+            listener.bind(loopback(0))?;
+            listener.listen(8)?;
+            for _ in 0..100 {
+                let client = attempt(&listener)?;
+                client.outcome()?;
+                let accepted = listener.accept()?;
+                client.finish()?;
+                accepted.drain()?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_bound_socket_whose_connect_was_refused_ends_without_a_peer(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "refused", || {
+            let socket = Sock::tcp4()?;
+            socket.bind(loopback(0))?;
+            fails_with(socket.connect(loopback(1)), "ECONNREFUSED")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Datagram sockets: explicit and implicit binds, connects, ends.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::connecting::loopback;
+use crate::harness::event::Family;
+use crate::harness::socket::Sock;
+use crate::harness::stage::Stage;
+
+crate::scenarios! {
+    a_udp_bind_and_its_end_are_reported,
+    a_udp_socket_bound_by_sending_is_reported,
+    a_udp_socket_bound_by_connecting_is_reported,
+    each_udp_connect_is_reported,
+    a_udp_socket_that_gave_its_port_back_binds_anew,
+}
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+fn open(family: Family) -> std::io::Result<Sock> {
+    match family {
+        Family::Ipv4 => Sock::udp4(),
+        Family::Ipv6 => Sock::udp6(),
+    }
+}
+
+fn local(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::Ipv4 => loopback(port),
+        Family::Ipv6 => (std::net::Ipv6Addr::LOCALHOST, port).into(),
+    }
+}
+
+/// Plays the same with both families in a namespace of its own.
+fn in_both(stage: &mut Stage, play: fn(Family) -> Result<()>) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "datagrams", || {
+            FAMILIES.into_iter().try_for_each(play)
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_udp_bind_and_its_end_are_reported(stage: &mut Stage) -> Result<()> {
+    in_both(stage, |family| {
+        let [any, fixed] = [open(family)?, open(family)?];
+        any.bind(local(family, 0))?;
+        fixed.bind(local(family, 5353))?;
+        any.send_to(fixed.address())?;
+        let wildcard = open(family)?;
+        Ok(wildcard.bind(match family {
+            Family::Ipv4 => "0.0.0.0:0".parse()?,
+            Family::Ipv6 => "[::]:0".parse()?,
+        })?)
+    })
+}
+
+fn a_udp_socket_bound_by_sending_is_reported(stage: &mut Stage) -> Result<()> {
+    in_both(stage, |family| {
+        let receiver = open(family)?;
+        receiver.bind(local(family, 0))?;
+        for _ in 0..50 {
+            let sender = open(family)?;
+            // only the first of them binds
+            for _ in 0..3 {
+                sender.send_to(receiver.address())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn a_udp_socket_bound_by_connecting_is_reported(stage: &mut Stage) -> Result<()> {
+    in_both(stage, |family| {
+        for port in 1000..1050 {
+            open(family)?.connect(local(family, port))?;
+        }
+        Ok(())
+    })
+}
+
+fn each_udp_connect_is_reported(stage: &mut Stage) -> Result<()> {
+    in_both(stage, |family| {
+        let socket = open(family)?;
+        socket.bind(local(family, 0))?;
+        for port in 1000..1005 {
+            socket.connect(local(family, port))?;
+        }
+        Ok(())
+    })
+}
+
+fn a_udp_socket_that_gave_its_port_back_binds_anew(stage: &mut Stage) -> Result<()> {
+    in_both(stage, |family| {
+        let receiver = open(family)?;
+        receiver.bind(local(family, 0))?;
+        let socket = open(family)?;
+        for _ in 0..3 {
+            socket.connect(receiver.address())?;
+            socket.dissolve()?;
+        }
+        socket.send_to(receiver.address())?;
+        Ok(())
+    })
+}

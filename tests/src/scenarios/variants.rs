@@ -1,0 +1,146 @@
+//! Variants of tcp that do several things where others do one.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use socket2::SockAddr;
+
+use super::connecting::{fails_with, loopback};
+use super::families::converse;
+use crate::harness::event::{Family, Kind, Proto};
+use crate::harness::meeting::Mailbox;
+use crate::harness::process::cannot;
+use crate::harness::socket::{Sock, tcp_info};
+use crate::harness::stage::Stage;
+
+crate::scenarios! {
+    an_mptcp_connection_is_reported_once,
+    a_fast_open_connection_is_reported_once,
+}
+
+fn mptcp(family: Family) -> Result<Sock> {
+    Sock::open(Proto::Mptcp, family)
+        .map_err(|error| cannot(format!("no MPTCP in this kernel: {error}")))
+}
+
+fn an_mptcp_connection_is_reported_once(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    let events = stage.exact(|stage| {
+        stage.spawn_in(&netns, "multipath", || {
+            let listener = mptcp(Family::Ipv4)?;
+            listener.bind(loopback(8080))?;
+            listener.listen(5)?;
+            fails_with(mptcp(Family::Ipv4)?.bind(loopback(8080)), "EADDRINUSE")?;
+            converse(&listener, &mptcp(Family::Ipv4)?, listener.address())?;
+            let listener = mptcp(Family::Ipv6)?;
+            listener.bind("[::1]:8080".parse()?)?;
+            listener.listen(5)?;
+            converse(&listener, &mptcp(Family::Ipv6)?, listener.address())
+        })?;
+        // the end of an MPTCP connection is dealt with by a worker of the kernel
+        sleep(stage.scaled(Duration::from_millis(500), Duration::from_secs(2)));
+        Ok(())
+    })?;
+    let number = |kind| events.iter().filter(|x| x.event == kind).count();
+    ensure!(
+        number(Kind::Accept) == 2,
+        "{} accepts",
+        number(Kind::Accept)
+    );
+    ensure!(number(Kind::Close) == 6, "{} closes", number(Kind::Close));
+    Ok(())
+}
+
+/// Connects by sending: the first time with a request for a cookie, then with data in the SYN.
+fn send_to_open(client: &Sock, address: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    client.connect_with(address, || {
+        let to = SockAddr::from(address);
+        // SAFETY: bytes and address are valid for the lengths given.
+        let sent = unsafe {
+            libc::sendto(
+                client.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_FASTOPEN,
+                to.as_ptr().cast(),
+                to.len(),
+            )
+        };
+        match usize::try_from(sent) {
+            Err(_) => Err(io::Error::last_os_error()),
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        }
+    })?;
+    client.also_moved(0, bytes.len() as u64);
+    Ok(())
+}
+
+/// Whether the peer took data from the SYN.
+fn was_fast(client: &Sock) -> Result<bool> {
+    const TCPI_OPT_SYN_DATA: u8 = 32;
+    let info = tcp_info(client)?;
+    Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0)
+}
+
+fn a_fast_open_connection_is_reported_once(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    let address = Mailbox::new()?;
+    const ROUNDS: usize = 5;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "server", || {
+            // client and server: of this namespace only
+            fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3")
+                .map_err(|error| cannot(format!("no tcp fast open in this kernel: {error}")))?;
+            let listener = Sock::tcp4()?;
+            let queue: libc::c_int = 16;
+            // SAFETY: the option takes a c_int, which outlives the call.
+            let result = unsafe {
+                libc::setsockopt(
+                    listener.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_FASTOPEN,
+                    (&raw const queue).cast(),
+                    size_of_val(&queue) as libc::socklen_t,
+                )
+            };
+            ensure!(result == 0, io::Error::last_os_error());
+            listener.bind(loopback(0))?;
+            listener.listen(5)?;
+            address.put_address(listener.address())?;
+            for _ in 0..ROUNDS {
+                let accepted = listener.accept()?;
+                accepted.receive(9)?;
+                accepted.send(3)?;
+                accepted.drain()?;
+            }
+            Ok(())
+        })?;
+        stage.spawn_in(&netns, "client", || {
+            let address = address.take_address()?;
+            let mut fast = 0;
+            for _ in 0..ROUNDS {
+                let client = Sock::tcp4()?;
+                send_to_open(&client, address, b"portwatch")?;
+                // the next connect of this thread is none of tcp's, and is told all the same
+                let datagrams = Sock::udp4()?;
+                datagrams.bind(loopback(0))?;
+                datagrams.connect(loopback(9))?;
+                client.receive(3)?;
+                fast += usize::from(was_fast(&client)?);
+            }
+            ensure!(
+                fast == ROUNDS - 1,
+                "only {fast} connections were opened fast"
+            );
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
