@@ -20,6 +20,7 @@ pub mod process;
 pub mod row;
 pub mod sanitize;
 pub mod service;
+pub mod session;
 pub mod snapshot;
 pub mod source;
 pub mod table;

@@ -198,9 +198,7 @@ fn traced_command(line: &str) -> String {
 fn answer(mut stream: TcpStream) {
     stream.set_nonblocking(false).unwrap();
     assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-    stream
-        .write_all(b"HTTP/1.0 200 OK\r\n\r\nok")
-        .unwrap();
+    stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
 }

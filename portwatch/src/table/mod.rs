@@ -1,6 +1,7 @@
 //! The live table: every open socket, and those that closed just now. Sans-IO: it takes events,
 //! snapshots and the time, and knows nothing of where they come from.
 
+mod checkpoint;
 mod compact;
 mod history;
 mod key;

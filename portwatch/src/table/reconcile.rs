@@ -208,10 +208,10 @@ impl Table {
 
 /// Lists of holders, each kept once.
 #[derive(Default)]
-struct Shared(HashSet<Holders>);
+pub(super) struct Shared(HashSet<Holders>);
 
 impl Shared {
-    fn holders(&mut self, row: &Row) -> Option<Holders> {
+    pub(super) fn holders(&mut self, row: &Row) -> Option<Holders> {
         let holders = row.event.holders.as_deref().filter(|x| !x.is_empty())?;
         // Which socket is clear here; without it, many sockets have the same holders.
         let holders: Holders = holders

@@ -1,0 +1,361 @@
+//! The chain of batches. The hash of a batch is BLAKE3 over the hash of the one before, its own row in
+//! `raw_batch`, and the digest of what it added to each table; so nothing can be altered, taken out or moved
+//! without a trace. What was cut off at the end shows in that the run was not finished.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+
+use super::cell::{Cell, Table, int};
+
+const TABLES: usize = Table::ALL.len();
+/// Rows are hashed in pieces of about this size.
+const PIECE: usize = 64 << 10;
+
+/// A batch that rows are added to.
+pub struct Batch {
+    id: i64,
+    before: [u8; 32],
+    counts: [i64; TABLES],
+    contents: [Digest; TABLES],
+    times: Option<(u64, u64)>,
+}
+
+impl Batch {
+    /// The one after this one, or the first.
+    pub fn after(last: Option<Sealed>) -> Self {
+        let (id, before, counts) = last.map_or((0, [0; 32], [0; TABLES]), |last| {
+            (last.id, last.hash, last.counts)
+        });
+        Self {
+            id: id + 1,
+            before,
+            counts,
+            contents: std::array::from_fn(|_| Digest::default()),
+            times: None,
+        }
+    }
+
+    /// Rows of a table so far, those of this batch among them.
+    pub fn count(&self, table: Table) -> i64 {
+        self.counts[table as usize]
+    }
+
+    /// An event of this time is added; nanoseconds since the Unix epoch.
+    pub fn at(&mut self, ts: u64) {
+        let (first, last) = self.times.unwrap_or((ts, ts));
+        self.times = Some((first.min(ts), last.max(ts)));
+    }
+
+    /// A row is added, which gets the number returned.
+    pub fn row(&mut self, table: Table, cells: &[Cell<'_>]) -> i64 {
+        let id = self.counts[table as usize] + 1;
+        self.counts[table as usize] = id;
+        let content = &mut self.contents[table as usize];
+        content.cell(Cell::Int(id));
+        cells.iter().for_each(|cell| content.cell(*cell));
+        id
+    }
+
+    /// Nothing is added any more.
+    pub fn seal(&mut self, run: i64) -> Sealed {
+        let mut sealed = Sealed {
+            id: self.id,
+            run,
+            times: self.times,
+            counts: self.counts,
+            hash: [0; 32],
+        };
+        let contents = self.contents.each_mut().map(Digest::finish);
+        sealed.hash = sealed.chained(&self.before, &contents);
+        sealed
+    }
+}
+
+/// A hash of rows.
+#[derive(Default)]
+struct Digest {
+    hasher: blake3::Hasher,
+    pending: Vec<u8>,
+}
+
+impl Digest {
+    fn cell(&mut self, cell: Cell<'_>) {
+        cell.encode(&mut self.pending);
+        self.drain(PIECE);
+    }
+
+    fn drain(&mut self, least: usize) {
+        if self.pending.len() >= least {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
+    }
+
+    fn finish(&mut self) -> [u8; 32] {
+        self.drain(0);
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+/// A row of `raw_batch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub id: i64,
+    pub run: i64,
+    /// Of its events, first and last; nanoseconds since the Unix epoch.
+    pub times: Option<(u64, u64)>,
+    /// Rows of each table, those of the batches before among them.
+    pub counts: [i64; TABLES],
+    pub hash: [u8; 32],
+}
+
+impl Sealed {
+    fn cells(&self) -> Vec<Cell<'static>> {
+        let mut cells = vec![
+            Cell::Int(self.id),
+            Cell::Int(self.run),
+            int(self.times.map(|x| x.0)),
+            int(self.times.map(|x| x.1)),
+        ];
+        cells.extend(self.counts.map(Cell::Int));
+        cells
+    }
+
+    fn chained(&self, before: &[u8; 32], contents: &[[u8; 32]; TABLES]) -> [u8; 32] {
+        let mut bytes = before.to_vec();
+        self.cells().iter().for_each(|cell| cell.encode(&mut bytes));
+        bytes.extend(contents.iter().flatten());
+        *blake3::hash(&bytes).as_bytes()
+    }
+
+    pub fn insert(&self, db: &Connection, signature: Option<&[u8]>) -> Result<()> {
+        let mut cells = self.cells();
+        cells.push(Cell::Blob(&self.hash));
+        cells.push(signature.map_or(Cell::Null, Cell::Blob));
+        let marks = vec!["?"; cells.len()].join(",");
+        let sql = format!("INSERT INTO raw_batch VALUES ({marks})");
+        (db.prepare_cached(&sql)?.execute(params_from_iter(cells)))
+            .context("writing the session")?;
+        Ok(())
+    }
+
+    /// From a row with all columns of `raw_batch`.
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (first, last): (Option<i64>, Option<i64>) = (row.get(2)?, row.get(3)?);
+        let times = first.zip(last);
+        let mut counts = [0; TABLES];
+        for (at, count) in counts.iter_mut().enumerate() {
+            *count = row.get(4 + at)?;
+        }
+        Ok(Self {
+            id: row.get(0)?,
+            run: row.get(1)?,
+            times: times.map(|(first, last)| (first.cast_unsigned(), last.cast_unsigned())),
+            counts,
+            hash: row.get(4 + TABLES)?,
+        })
+    }
+
+    /// Numbers of the events in it, when the batch before ended there.
+    fn events(&self, before: &[i64; TABLES]) -> Range<i64> {
+        let at = Table::Event as usize;
+        before[at] + 1..self.counts[at] + 1
+    }
+}
+
+/// The last batch of a session.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn last(db: &Connection) -> Result<Option<Sealed>> {
+    let sql = "SELECT * FROM raw_batch ORDER BY id DESC LIMIT 1";
+    let last = db.prepare(sql)?.query_row([], Sealed::read);
+    last.optional().context("reading the last batch")
+}
+
+/// What is wrong with a session, as far as it is known which batch is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub batch: Option<i64>,
+    /// Numbers of the events of that batch.
+    pub events: Option<Range<i64>>,
+    /// A sentence without a full stop.
+    pub what: String,
+}
+
+/// What was found out about a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Batches that are as they were written, from the first on.
+    pub batches: i64,
+    /// Events in them.
+    pub events: i64,
+    /// Time of the last of these events; nanoseconds since the Unix epoch.
+    pub until: Option<u64>,
+    /// Runs that were not finished: they were killed, or the end was cut off.
+    pub unfinished: Vec<i64>,
+    /// Batches whose signature is right.
+    pub signed: i64,
+    /// The first thing that is wrong.
+    pub fault: Option<Fault>,
+}
+
+/// Whether a signature of a hash is right.
+pub type Check<'a> = &'a dyn Fn(&[u8; 32], &[u8]) -> bool;
+
+/// Goes through the whole session. `check`: every batch has to have a signature that is right.
+///
+/// # Errors
+/// When it is no session at all, or of a newer version.
+pub fn verify(path: &Path, check: Option<Check<'_>>) -> Result<Verdict> {
+    let db = super::readable(path)?;
+    let mut verdict = Verdict::default();
+    let walked = walk(&db, check, &mut verdict);
+    let fault = match walked {
+        Ok(()) => sound(&db).err(),
+        Err(fault) => Some(fault),
+    };
+    verdict.fault = fault;
+    Ok(verdict)
+}
+
+fn fault(what: impl Into<String>) -> Fault {
+    Fault {
+        batch: None,
+        events: None,
+        what: what.into(),
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        fault(format!("the file is damaged: {error}"))
+    }
+}
+
+/// All batches in their order, and nothing else.
+fn walk(db: &Connection, check: Option<Check<'_>>, verdict: &mut Verdict) -> Result<(), Fault> {
+    let mut last = Sealed {
+        id: 0,
+        run: 0,
+        times: None,
+        counts: [0; TABLES],
+        hash: [0; 32],
+    };
+    let mut statement = db.prepare("SELECT * FROM raw_batch ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    loop {
+        let of_next = |error: rusqlite::Error| Fault {
+            batch: Some(last.id + 1),
+            ..error.into()
+        };
+        let Some(row) = rows.next().map_err(of_next)? else {
+            break;
+        };
+        let batch = Sealed::read(row).map_err(of_next)?;
+        let signature: Option<Vec<u8>> = row.get(5 + TABLES).map_err(of_next)?;
+        if batch.id != last.id + 1 {
+            return Err(Fault {
+                batch: Some(last.id + 1),
+                ..fault("it is missing")
+            });
+        }
+        let wrong = |what: &str| Fault {
+            batch: Some(batch.id),
+            events: Some(batch.events(&last.counts)),
+            what: what.to_owned(),
+        };
+        if (batch.counts.iter().zip(&last.counts)).any(|(now, before)| now < before) {
+            return Err(wrong("it is not in its place: batches were reordered"));
+        }
+        let contents = contents(db, &last.counts, &batch.counts).map_err(|found| Fault {
+            what: found.what,
+            ..wrong("")
+        })?;
+        if batch.chained(&last.hash, &contents) != batch.hash {
+            return Err(wrong("it was altered, or is not in its place"));
+        }
+        if let Some(check) = check {
+            match signature {
+                None => return Err(wrong("it is not signed")),
+                Some(signature) if !check(&batch.hash, &signature) => {
+                    return Err(wrong("its signature is not by this key"));
+                }
+                Some(_) => verdict.signed += 1,
+            }
+        }
+        verdict.batches = batch.id;
+        verdict.events = batch.counts[Table::Event as usize];
+        verdict.until = batch.times.map(|x| x.1).or(verdict.until);
+        last = batch;
+    }
+    for table in Table::ALL {
+        let name = table.name();
+        let more = format!("SELECT count(*) FROM {name} WHERE id > ? OR id < 1");
+        let more: i64 = db.query_row(&more, [last.counts[table as usize]], |row| row.get(0))?;
+        if more > 0 {
+            return Err(fault(format!("{more} rows of {name} belong to no batch")));
+        }
+    }
+    let unfinished = "SELECT id FROM raw_run WHERE id NOT IN (SELECT run FROM raw_finish)";
+    let mut unfinished = db.prepare(unfinished)?;
+    let runs = unfinished.query_map([], |row| row.get(0))?;
+    verdict.unfinished = runs.collect::<rusqlite::Result<_>>()?;
+    Ok(())
+}
+
+/// Digests of what a batch added to each table.
+fn contents(
+    db: &Connection,
+    from: &[i64; TABLES],
+    to: &[i64; TABLES],
+) -> Result<[[u8; 32]; TABLES], Fault> {
+    let mut digests = [[0; 32]; TABLES];
+    for table in Table::ALL {
+        let (name, at) = (table.name(), table as usize);
+        let sql = format!("SELECT * FROM {name} WHERE id > ? AND id <= ? ORDER BY id");
+        let mut digest = Digest::default();
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut rows = statement.query([from[at], to[at]])?;
+        let mut expected = from[at];
+        while let Some(row) = rows.next()? {
+            for column in 0..table.width() {
+                Cell::encode_read(row.get_ref(column)?, &mut digest.pending);
+            }
+            digest.drain(PIECE);
+            expected += 1;
+            if row.get::<_, i64>(0)? != expected {
+                return Err(fault(format!("row {expected} of {name} is missing")));
+            }
+        }
+        if expected != to[at] {
+            return Err(fault(format!("row {} of {name} is missing", expected + 1)));
+        }
+        digests[at] = digest.finish();
+    }
+    Ok(digests)
+}
+
+/// Whether what the rows are found and shown by is as it was made: the schema, and indexes.
+fn sound(db: &Connection) -> Result<(), Fault> {
+    let schema = |db: &Connection| -> rusqlite::Result<Vec<Option<String>>> {
+        let sql = "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
+        let mut statement = db.prepare(sql)?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.collect()
+    };
+    let fresh = Connection::open_in_memory()?;
+    fresh.execute_batch(include_str!("schema.sql"))?;
+    fresh.execute_batch(include_str!("views.sql"))?;
+    if schema(db)? != schema(&fresh)? {
+        return Err(fault("its tables or views are not those of a session"));
+    }
+    let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        found => Err(fault(format!("the file is damaged: {found}"))),
+    }
+}
