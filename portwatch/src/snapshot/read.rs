@@ -130,8 +130,13 @@ impl Reading {
                 }),
             }
         }
-        self.sockets.reserve(found.len());
-        self.sockets.extend(once(found));
+        // In the place of what was found: sockets can be many.
+        let found: Vec<Socket> = once(found).collect();
+        if self.sockets.is_empty() {
+            self.sockets = found;
+        } else {
+            self.sockets.extend(found);
+        }
     }
 
     /// A tree that looks like /proc.
