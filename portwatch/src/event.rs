@@ -29,6 +29,20 @@ macro_rules! spelled {
                 f.pad(self.as_str())
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                let none = || serde::de::Error::custom(format!("no {} '{text}'", stringify!($name)));
+                Self::parse(&text).ok_or_else(none)
+            }
+        }
     };
 }
 pub(crate) use spelled;

@@ -44,7 +44,7 @@ impl Table {
     /// Number of its columns.
     pub const fn width(self) -> usize {
         match self {
-            Table::Run => 13,
+            Table::Run => 14,
             Table::Finish => 6,
             Table::Address => 2,
             Table::What => 10,

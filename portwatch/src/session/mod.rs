@@ -37,6 +37,8 @@ pub struct Run {
     pub kernel: Option<String>,
     pub arch: Option<String>,
     pub boot: Option<String>,
+    /// The network namespace of portwatch itself.
+    pub netns: Option<u32>,
     /// Of portwatch.
     pub version: String,
     /// What events came from, for people.

@@ -103,13 +103,13 @@ impl Session {
     /// # Errors
     /// As [`Session::last_event`].
     pub fn runs(&self) -> Result<Vec<Recorded>> {
-        let sql = "SELECT r.id, r.before, r.began, r.host, r.kernel, r.arch, r.boot, r.version,
-                          r.source, r.not_observed, r.command, r.plan, r.clock,
+        let sql = "SELECT r.id, r.before, r.began, r.host, r.kernel, r.arch, r.boot, r.netns,
+                          r.version, r.source, r.not_observed, r.command, r.plan, r.clock,
                           f.ended, f.reason, f.complete, f.accounts
                    FROM raw_run r LEFT JOIN raw_finish f ON f.run = r.id ORDER BY r.id";
         let mut statement = self.db.prepare(sql)?;
         let rows = statement.query_map([], |row| {
-            let ended: Option<i64> = row.get(13)?;
+            let ended: Option<i64> = row.get(14)?;
             Ok(Recorded {
                 id: row.get(0)?,
                 events: row.get::<_, i64>(1)? + 1..i64::MAX,
@@ -119,19 +119,20 @@ impl Session {
                     kernel: row.get(4)?,
                     arch: row.get(5)?,
                     boot: row.get(6)?,
-                    version: row.get(7)?,
-                    source: row.get(8)?,
-                    not_observed: row.get(9)?,
-                    command: row.get(10)?,
-                    plan: row.get(11)?,
-                    clock: row.get(12)?,
+                    netns: row.get(7)?,
+                    version: row.get(8)?,
+                    source: row.get(9)?,
+                    not_observed: row.get(10)?,
+                    command: row.get(11)?,
+                    plan: row.get(12)?,
+                    clock: row.get(13)?,
                 },
                 finish: match ended {
                     Some(ended) => Some(Finish {
                         ended: ended.cast_unsigned(),
-                        reason: row.get(14)?,
-                        complete: row.get(15)?,
-                        accounts: row.get(16)?,
+                        reason: row.get(15)?,
+                        complete: row.get(16)?,
+                        accounts: row.get(17)?,
                     }),
                     None => None,
                 },

@@ -12,6 +12,7 @@ CREATE TABLE raw_run(
   kernel TEXT,                -- release
   arch TEXT,
   boot TEXT,                  -- boot id
+  netns INTEGER,              -- inode number of the network namespace of portwatch itself
   version TEXT NOT NULL,      -- of portwatch
   source TEXT NOT NULL,       -- "tracepoint probes", "polling", …
   not_observed TEXT,          -- what this kernel does not show
@@ -174,6 +175,8 @@ CREATE TABLE raw_batch(
 
 -- Servers and udp sockets, for questions about a port.
 CREATE INDEX raw_event_bound ON raw_event(lport) WHERE remote IS NULL;
+-- Losses: seldom, and asked for by everyone.
+CREATE INDEX raw_event_lost ON raw_event(id) WHERE kind = 6;
 -- From a listener to what it accepted, and from a connection to its end.
 CREATE INDEX raw_event_accepted ON raw_event(lport) WHERE kind = 3;
 CREATE INDEX raw_event_closed ON raw_event(sock) WHERE kind = 4;

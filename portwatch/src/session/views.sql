@@ -6,7 +6,7 @@ CREATE VIEW runs AS SELECT
   strftime('%Y-%m-%dT%H:%M:%S', r.began / 1000000000, 'unixepoch') || printf('.%09dZ', r.began % 1000000000) AS began,
   strftime('%Y-%m-%dT%H:%M:%S', f.ended / 1000000000, 'unixepoch') || printf('.%09dZ', f.ended % 1000000000) AS ended,
   f.reason, f.complete, f.accounts,
-  r.host, r.kernel, r.arch, r.boot, r.version, r.source, r.not_observed, r.command, r.plan, r.clock
+  r.host, r.kernel, r.arch, r.boot, r.netns, r.version, r.source, r.not_observed, r.command, r.plan, r.clock
 FROM raw_run r LEFT JOIN raw_finish f ON f.run = r.id;
 
 CREATE VIEW events AS SELECT

@@ -137,6 +137,7 @@ impl<'db> Writer<'db> {
                 text(run.kernel.as_ref()),
                 text(run.arch.as_ref()),
                 text(run.boot.as_ref()),
+                int(run.netns),
                 Cell::Text(&run.version),
                 Cell::Text(&run.source),
                 text(run.not_observed.as_ref()),

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use portwatch_common::{Kind as WireKind, SocketRecord, flag, is_address};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -39,8 +40,10 @@ pub struct Options {
     pub kinds: Vec<Kind>,
 }
 
-/// Accounts of a run, complete only after [`Live::finish`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Accounts of a run, complete only after [`Live::finish`]. In JSON, as a session keeps it, the names
+/// are these, kinds `[["connect",10],…]`, times nanoseconds; what is left out is nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Accounts {
     /// Events of the wanted kinds that the kernel could not hand over.
     pub lost: u64,
@@ -58,7 +61,23 @@ pub struct Accounts {
     /// Records that could not be decoded.
     pub undecodable: u64,
     /// Nothing came from the kernel: snapshots were compared, with this much between two at most.
+    #[serde(with = "nanoseconds")]
     pub polled: Option<Duration>,
+}
+
+mod nanoseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        let ns = time.map(|x| u64::try_from(x.as_nanos()).unwrap_or(u64::MAX));
+        ns.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_nanos))
+    }
 }
 
 impl Accounts {
@@ -441,5 +460,28 @@ fn address(v6: bool, words: [u64; 2]) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
     } else {
         IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn accounts_are_the_same_after_they_were_json() {
+        let accounts = Accounts {
+            lost: 12,
+            lost_by_kind: vec![(Kind::Connect, 10), (Kind::Close, 2)],
+            undecodable: 1,
+            polled: Some(Duration::from_millis(200)),
+            ..Accounts::default()
+        };
+        let json = serde_json::to_string(&accounts).unwrap();
+        expect![[r#"{"lost":12,"lost_by_kind":[["connect",10],["close",2]],"lost_process":0,"untracked_sockets":0,"missed_returns":0,"skipped_events":0,"undecodable":1,"polled":200000000}"#]].assert_eq(&json);
+        assert_eq!(serde_json::from_str::<Accounts>(&json).unwrap(), accounts);
+        let nothing: Accounts = serde_json::from_str("{}").unwrap();
+        assert!(nothing.complete());
     }
 }
