@@ -4,6 +4,7 @@
 mod cell;
 mod chain;
 mod read;
+mod sign;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -20,6 +21,7 @@ use crate::row::Row;
 
 pub use chain::{Check, Fault, Verdict, verify};
 pub use read::{Checkpoint, Recorded, Session};
+pub use sign::{PublicKey, SecretKey};
 pub use write::{About, Describe, Sign, Writer};
 
 /// What tells a session from other SQLite files: "port".
