@@ -67,6 +67,10 @@ pub struct RecordArgs {
     #[arg(long, help_heading = "File")]
     pub hash_exe: bool,
 
+    /// Sign every batch with this ed25519 key of OpenSSH (ssh-keygen -t ed25519 -N '')
+    #[arg(long, value_name = "KEY", help_heading = "File")]
+    pub sign: Option<PathBuf>,
+
     /// Print events, too, in this way
     #[arg(short, long, value_name = "FORMAT", help_heading = "Output")]
     pub output: Option<Output>,

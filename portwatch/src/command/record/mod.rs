@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::compare::{Compare, Step};
 use super::holders::Holders;
+use super::list::own_netns;
 use super::output::Output;
 use super::signals::Signals;
 use super::trace::child::{self, Running};
@@ -32,7 +33,7 @@ use crate::clock::{Clock, boot};
 use crate::event::Kind;
 use crate::exit::Exit;
 use crate::privileges;
-use crate::session::Run;
+use crate::session::{Run, SecretKey};
 use crate::snapshot::Rows;
 use crate::source::{self, News, Source, live};
 use crate::view::doctor::plan_json;
@@ -49,6 +50,9 @@ const STORE: Duration = Duration::from_millis(250);
 /// the source is left alone, and the kernel counts what its ring has no room for.
 const WAITING: usize = 8;
 
+/// With so many events the bytes that each takes say something.
+const MANY: u64 = 1_000;
+
 /// Records until something ends it.
 ///
 /// # Errors
@@ -56,6 +60,11 @@ const WAITING: usize = 8;
 pub async fn run(args: RecordArgs) -> Result<Exit> {
     let command = (!args.command.is_empty()).then_some(&args.command);
     let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
+    let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
+    if key.as_ref().is_some_and(SecretKey::is_exposed) {
+        say("others may read the key: chmod 600 it");
+    }
+    let key = key.map(Arc::new);
     let (files, file) = Files::open(&args)?;
     let tier = args.probes.probes.tier();
     let mut source = Source::start(&source::Options {
@@ -103,6 +112,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         files,
         whole: command.is_none(),
         hash_exe: args.hash_exe,
+        key,
         print,
         left: args.count,
         summary: Summary::new(missing),
@@ -190,6 +200,7 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         kernel: read("/proc/sys/kernel/osrelease"),
         arch: Some(std::env::consts::ARCH.to_owned()),
         boot: read("/proc/sys/kernel/random/boot_id"),
+        netns: own_netns(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         source: match source {
             Source::Live(live) => format!("{} probes", live.report().tier),
@@ -364,7 +375,8 @@ impl Outcome {
         text.push_str(&crate::sanitize::text(&self.files));
         text.push_str(": ");
         human::push_bytes(&mut text, self.bytes);
-        if self.events > 0 {
+        // A few have to carry the tables and what is told once of each process.
+        if self.events >= MANY {
             text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
         }
         say(&text);

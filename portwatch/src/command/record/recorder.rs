@@ -19,7 +19,7 @@ use crate::command::output::{Output, is_closed_pipe};
 use crate::command::trace::summary::Summary;
 use crate::event::{Event, Kind};
 use crate::service;
-use crate::session::{Finish, Run, Writer};
+use crate::session::{Finish, Run, SecretKey, Writer};
 use crate::snapshot::Rows;
 use crate::source::News;
 use crate::source::live::Accounts;
@@ -136,6 +136,8 @@ pub struct Recorder {
     /// Not only a command: snapshots come, the first of which is what was open before.
     pub whole: bool,
     pub hash_exe: bool,
+    /// Signs every batch.
+    pub key: Option<Arc<SecretKey>>,
     pub print: Option<Print>,
     /// Events still wanted, when there is a limit.
     pub left: Option<u64>,
@@ -208,6 +210,7 @@ struct Recording {
 /// The run in one file.
 struct Filling<'db> {
     writer: Writer<'db>,
+    key: Option<Arc<SecretKey>>,
     /// Events of the session before it.
     before: i64,
     /// Bytes of the session before it, and when it had just begun.
@@ -232,7 +235,10 @@ impl Filling<'_> {
 
     fn commit(&mut self) -> Result<()> {
         self.stored = self.writer.events();
-        self.writer.commit(None)
+        let key = self.key.as_deref();
+        let sign = key.map(|key| move |hash: &[u8; 32]| key.sign(hash));
+        self.writer
+            .commit(sign.as_ref().map(|sign| sign as &dyn Fn(&_) -> _))
     }
 }
 
@@ -242,6 +248,8 @@ impl Recording {
         let processes = Rc::clone(&self.processes);
         let about = Box::new(move |pid, context: &_| processes.borrow_mut().about(pid, context));
         let mut writer = Writer::new(&file.db, about)?;
+        // What is in a new file is all ours.
+        let bytes = if writer.events() > 0 { file.bytes()? } else { 0 };
         let (boot, began) = self.now();
         writer.begin(&Run {
             began,
@@ -250,12 +258,13 @@ impl Recording {
         })?;
         let mut to = Filling {
             before: writer.events(),
-            bytes: file.bytes()?,
+            bytes,
             seed: 0,
             stored: writer.events(),
             checkpoint: writer.events(),
             checkpoint_ts: began,
             writer,
+            key: self.recorder.key.clone(),
         };
         if self.seeded {
             self.checkpoint(&mut to)?;
@@ -318,7 +327,7 @@ impl Recording {
             ended: self.now().1,
             reason: reason.to_owned(),
             complete: accounts.complete(),
-            accounts: json(accounts),
+            accounts: serde_json::to_string(accounts)?,
         })?;
         to.commit()?;
         self.events += to.events();
@@ -477,31 +486,4 @@ impl Recording {
         let boot = boot();
         (boot, self.clock.wall(boot))
     }
-}
-
-/// What was lost, by kind of loss; a schema of its own, which `portwatch` tells people in words.
-fn json(accounts: &Accounts) -> String {
-    let Accounts {
-        lost,
-        lost_by_kind,
-        lost_process,
-        untracked_sockets,
-        missed_returns,
-        skipped_events,
-        undecodable,
-        polled,
-    } = accounts;
-    let by_kind = lost_by_kind.iter();
-    let by_kind = by_kind.map(|(kind, count)| (kind.as_str().to_owned(), json!(count)));
-    json!({
-        "lost": lost,
-        "lost_by_kind": serde_json::Map::from_iter(by_kind),
-        "lost_process": lost_process,
-        "untracked_sockets": untracked_sockets,
-        "missed_returns": missed_returns,
-        "skipped_events": skipped_events,
-        "undecodable": undecodable,
-        "polled_us": polled.map(|x| u64::try_from(x.as_micros()).unwrap_or(u64::MAX)),
-    })
-    .to_string()
 }
