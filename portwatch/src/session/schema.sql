@@ -175,6 +175,8 @@ CREATE TABLE raw_batch(
 
 -- Servers and udp sockets, for questions about a port.
 CREATE INDEX raw_event_bound ON raw_event(lport) WHERE remote IS NULL;
+-- From a process to its end.
+CREATE INDEX raw_exit_pid ON raw_exit(pid);
 -- Losses: seldom, and asked for by everyone.
 CREATE INDEX raw_event_lost ON raw_event(id) WHERE kind = 6;
 -- From a listener to what it accepted, and from a connection to its end.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, anyhow};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -173,7 +173,7 @@ impl Recorder {
                 file.close()?;
                 Ok(ended)
             });
-            let ended = ended.with_context(|| {
+            let ended = ended.map_err(plain).with_context(|| {
                 format!(
                     "the recording into {} ended early, what was stored until then is whole",
                     path.display()
@@ -182,11 +182,26 @@ impl Recorder {
             match ended {
                 Some(accounts) => return Ok(recording.outcome(accounts, &first, &path)),
                 None => {
-                    let next = recording.recorder.files.next();
+                    let next = recording.recorder.files.next().map_err(plain);
                     file = next.context("the recording ended early, its files are whole")?;
                 }
             }
         }
+    }
+}
+
+/// An error of SQLite in fewer words, where it is about the disk.
+fn plain(error: Error) -> Error {
+    use rusqlite::{Error as Sql, ErrorCode};
+    let mut causes = error.chain().filter_map(|x| x.downcast_ref::<Sql>());
+    let code = causes.find_map(Sql::sqlite_error_code);
+    match code {
+        Some(ErrorCode::DiskFull) => anyhow!("the disk is full"),
+        Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+            let why = error.root_cause().to_string();
+            anyhow!("it cannot be written any more ({why})")
+        }
+        _ => error,
     }
 }
 
@@ -249,7 +264,11 @@ impl Recording {
         let about = Box::new(move |pid, context: &_| processes.borrow_mut().about(pid, context));
         let mut writer = Writer::new(&file.db, about)?;
         // What is in a new file is all ours.
-        let bytes = if writer.events() > 0 { file.bytes()? } else { 0 };
+        let bytes = if writer.events() > 0 {
+            file.bytes()?
+        } else {
+            0
+        };
         let (boot, began) = self.now();
         writer.begin(&Run {
             began,
@@ -287,7 +306,9 @@ impl Recording {
                 Message::Store => {
                     self.store(&mut to, file)?;
                     let limits = self.recorder.files.limits;
-                    if let Some(reason) = limits.reached(file, file.bytes()?, to.seed) {
+                    let reached = limits.reached(file, file.bytes()?, to.seed);
+                    // Each file is to have what was open before it.
+                    if let Some(reason) = reached.filter(|_| self.seeded) {
                         let accounts = Accounts {
                             lost: self.lost,
                             ..Accounts::default()
