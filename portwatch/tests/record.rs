@@ -403,7 +403,7 @@ fn seed() {
     let listens = (pid, "LISTEN".to_owned());
     let first = session.checkpoint(1, 0, u64::MAX).unwrap();
     if let Some(first) = first {
-        assert_eq!(states(first.sockets), [listens.clone()]);
+        assert_eq!(states(first.sockets), std::slice::from_ref(&listens));
     }
     let last = session.checkpoint(1, i64::MAX, u64::MAX).unwrap().unwrap();
     let connected = (pid, "ESTAB".to_owned());

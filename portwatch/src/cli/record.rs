@@ -18,7 +18,7 @@ const LEAST_SIZE: u64 = 1 << 20;
 /// Every bind, listen, connect, accept, close and reset of every process, the sockets that were open
 /// before, the processes behind them with their start and end, and what was lost. A session is an
 /// SQLite file that is readable while it grows; what is older than a second is in it even when
-/// portwatch or the machine is killed. Each batch of rows is chained to the one before by a hash.
+/// portwatch is killed. Each batch of rows is chained to the one before by a hash.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -4,6 +4,7 @@
 mod delivery;
 mod kernel_time;
 mod list;
+mod record;
 mod report;
 mod speed;
 mod tracer;
@@ -68,6 +69,7 @@ pub fn task(paths: &Paths, args: &Args) -> Result<()> {
         say(format!("{error:#}; going on without"));
     }
     speed::measure(&programs, &args.probes, &scale, &mut report);
+    record::measure(paths, &programs, &args.probes, &scale, &mut report);
     kernel_time::measure(&programs, &args.probes, &scale, &mut report);
     delivery::measure(&programs, &args.probes, &scale, &mut report);
     list::measure(&programs, &scale, &mut report);

@@ -32,8 +32,17 @@ pub struct Tracer {
 impl Tracer {
     /// Starts `portwatch trace` without waiting for anything.
     pub fn portwatch(programs: &Programs, arguments: &[&str], stdout: Stdio) -> Result<Self> {
-        let arguments = [&["trace"], arguments].concat();
-        let mut tracer = Self::spawn(&programs.portwatch, &arguments, stdout)?;
+        Self::ours(programs, &[&["trace"], arguments].concat(), stdout)
+    }
+
+    /// Starts `portwatch record` into this file.
+    pub fn record(programs: &Programs, file: &str, arguments: &[&str]) -> Result<Self> {
+        let arguments = [&["record", file], arguments].concat();
+        Self::ours(programs, &arguments, Stdio::null())
+    }
+
+    fn ours(programs: &Programs, arguments: &[&str], stdout: Stdio) -> Result<Self> {
+        let mut tracer = Self::spawn(&programs.portwatch, arguments, stdout)?;
         tracer.ready = Some(PORTWATCH_READY);
         Ok(tracer)
     }
