@@ -390,6 +390,9 @@ fn seed() {
     let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let (server, _) = listener.accept().unwrap();
     recording.stop();
+    let sql = "SELECT o.pid FROM raw_open s LEFT JOIN raw_owner o ON o.id = s.owner WHERE s.checkpoint = 1";
+    let sql = format!("{sql} AND state = 'LISTEN' AND lport = {port}");
+    assert_eq!(ask::<u32>(&file, &sql), [std::process::id()]);
     let mut session = Session::open(&file).unwrap();
     let states = |sockets: Vec<session::Kept>| {
         let own = sockets.into_iter().map(|kept| kept.row);
@@ -400,16 +403,11 @@ fn seed() {
         own
     };
     let pid = Some(std::process::id());
-    let listens = (pid, "LISTEN".to_owned());
-    let first = session.checkpoint(1, 0, u64::MAX).unwrap();
-    if let Some(first) = first {
-        assert_eq!(states(first.sockets), std::slice::from_ref(&listens));
-    }
     let last = session.checkpoint(1, i64::MAX, u64::MAX).unwrap().unwrap();
     let connected = (pid, "ESTAB".to_owned());
     assert_eq!(
         states(last.sockets),
-        [connected.clone(), connected, listens]
+        [connected.clone(), connected, (pid, "LISTEN".to_owned())]
     );
     drop((client, server));
 }
@@ -548,11 +546,7 @@ fn killed() {
             let there: Vec<i64> = ask(&file, &sql);
             let expected: Vec<i64> = made.iter().map(|x| x.1).collect();
             assert!(there.len() >= old, "{event}: {} of {old}", there.len());
-            assert!(
-                expected.starts_with(&there) || there.len() > expected.len(),
-                "{event}"
-            );
-            assert_eq!(there[..old], expected[..old], "{event}");
+            assert!(expected.starts_with(&there), "{event}");
         }
         // it can be gone on with
         let (code, _, said) = outcome(record(&file, &["--append", "--", "true"]).output().unwrap());

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -52,7 +52,7 @@ impl Output {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Another program that has the same terminal or pipe may have made it so.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(&self.file, libc::POLLOUT, -1);
+                    poll(self.file.as_raw_fd(), libc::POLLOUT, -1);
                 }
                 Err(error) => {
                     self.buffer.clear();
@@ -70,7 +70,7 @@ impl Output {
 
     /// Whether nobody will ever read what is written.
     pub fn reader_left(&self) -> bool {
-        poll(&self.file, 0, 0) & libc::POLLERR != 0
+        poll(self.file.as_raw_fd(), 0, 0) & libc::POLLERR != 0
     }
 }
 
@@ -82,9 +82,9 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Waits for `events` up to `timeout` milliseconds (-1: for ever); what poll(2) returned of them.
-fn poll(file: &File, events: i16, timeout: i32) -> i16 {
+pub fn poll(descriptor: RawFd, events: i16, timeout: i32) -> i16 {
     let mut entry = libc::pollfd {
-        fd: file.as_raw_fd(),
+        fd: descriptor,
         events,
         revents: 0,
     };

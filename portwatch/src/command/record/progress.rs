@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::recorder::{Counts, Shared};
+use crate::command::output::poll;
 use crate::command::screen;
 use crate::view::human;
 
@@ -49,9 +50,12 @@ impl Progress {
     }
 }
 
-/// Nobody may be there to read it, which is no reason to stop.
+/// Nobody may be there to read it, which is no reason to stop; nor is a terminal that is stopped (Ctrl-S)
+/// a reason to wait.
 fn put(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    if poll(libc::STDERR_FILENO, libc::POLLOUT, 0) & libc::POLLOUT != 0 {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
 }
 
 /// Numbers only: nothing in it comes from outside, and all of it is ASCII.
