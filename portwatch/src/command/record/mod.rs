@@ -50,6 +50,10 @@ const STORE: Duration = Duration::from_millis(250);
 /// the source is left alone, and the kernel counts what its ring has no room for.
 const WAITING: usize = 8;
 
+/// A busy machine is to be recorded too: this and all later threads go before others of the same
+/// niceness, as auditd(8) does with its priority_boost. The command was started before.
+const NICER: i32 = -10;
+
 /// With so many events the bytes that each takes say something.
 const MANY: u64 = 1_000;
 
@@ -99,6 +103,8 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     };
     // Polling goes on to need them.
     if let Source::Live(_) = source {
+        // Who may not do so is as fast as all others.
+        let _ = rustix::process::nice(NICER);
         privileges::give_up(&still_needed(command.is_some(), &args.file))?;
     }
 
