@@ -63,6 +63,7 @@ offsets! {
     task_files: "task_struct" "files",
     task_mm: "task_struct" "mm",
     task_signal: "task_struct" "signal",
+    task_exit_code: "task_struct" "exit_code",
     task_nsproxy: "task_struct" "nsproxy",
     nsproxy_net: "nsproxy" "net_ns",
     task_stack: "task_struct" "stack",

@@ -6,7 +6,9 @@
 pub struct ProcessRecord {
     /// [`crate::Kind`]: `Fork` or `Exit`.
     pub kind: u8,
-    pub _reserved: [u8; 7],
+    pub _reserved: [u8; 3],
+    /// `Exit`: as wait(2) gives it, or [`NO_STATUS`]; 0 for `Fork`.
+    pub status: u32,
     /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub ts: u64,
     /// Thread group id: the new process, or the one that ended.
@@ -14,6 +16,9 @@ pub struct ProcessRecord {
     /// Thread group id of the parent; 0 for `Exit`.
     pub ppid: u32,
 }
+
+/// This kernel does not tell how a process ended.
+pub const NO_STATUS: u32 = u32::MAX;
 
 /// Head of an exec or cgroup record; `exe_len + args_len` bytes of text follow it.
 #[repr(C)]

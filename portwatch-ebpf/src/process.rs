@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use portwatch_common::{ARGS_MAX, Kind, PATH_MAX, ProcessRecord, TextRecord};
+use portwatch_common::{ARGS_MAX, Kind, MISSING, NO_STATUS, PATH_MAX, ProcessRecord, TextRecord};
 
 use crate::{
     emit::{lost, now, wakeup},
@@ -35,7 +35,14 @@ fn forked(ctx: &BtfTracePointContext) {
     };
     if tgid == pid {
         let ppid = unsafe { Direct::read(parent, offset!(task_tgid)) };
-        send_short(Kind::Fork, tgid, ppid);
+        send_short(
+            Kind::Fork,
+            ProcessRecord {
+                tgid,
+                ppid,
+                ..ProcessRecord::default()
+            },
+        );
     }
 }
 
@@ -52,10 +59,18 @@ fn exited(ctx: &BtfTracePointContext) {
         Direct::read(signal, offset!(signal_live))
     };
     if live == 0 {
+        let status = match offset!(task_exit_code) {
+            MISSING => NO_STATUS,
+            // Of the last thread: that of the group, when the process ended by exit_group or a signal.
+            member => unsafe { Direct::read(task, member) },
+        };
         send_short(
             Kind::Exit,
-            unsafe { Direct::read(task, offset!(task_tgid)) },
-            0,
+            ProcessRecord {
+                status,
+                tgid: unsafe { Direct::read(task, offset!(task_tgid)) },
+                ..ProcessRecord::default()
+            },
         );
     }
 }
@@ -66,16 +81,14 @@ twins! {
 }
 
 #[inline(always)]
-fn send_short(kind: Kind, tgid: u32, ppid: u32) {
+fn send_short(kind: Kind, record: ProcessRecord) {
     let Some(mut entry) = EVENTS.reserve::<ProcessRecord>(0) else {
         return lost(kind);
     };
     entry.write(ProcessRecord {
         kind: kind as u8,
-        _reserved: [0; 7],
         ts: now(),
-        tgid,
-        ppid,
+        ..record
     });
     entry.submit(wakeup());
 }

@@ -3,6 +3,7 @@
 mod doctor;
 mod filter;
 mod list;
+mod record;
 mod source;
 mod top;
 mod trace;
@@ -19,6 +20,7 @@ use crate::probe::Tier;
 pub use doctor::DoctorArgs;
 pub use filter::FilterArgs;
 pub use list::{ListArgs, Sort};
+pub use record::RecordArgs;
 pub use source::{SourceArgs, SourceChoice};
 pub use top::TopArgs;
 pub use trace::TraceArgs;
@@ -40,6 +42,7 @@ Which question, which command:
   what happens as it happens?               portwatch trace
   the same as a table, live on the screen   portwatch top
   what fails, and why?                      portwatch trace --failed
+  the same, to be asked later on            portwatch record s.db
   which ports does a command use?           portwatch trace -- npm start
   what can this kernel give?                portwatch doctor
 
@@ -75,6 +78,7 @@ pub enum Command {
     Who(WhoArgs),
     Trace(Box<TraceArgs>),
     Top(Box<TopArgs>),
+    Record(Box<RecordArgs>),
     Doctor(DoctorArgs),
 }
 
@@ -181,6 +185,10 @@ mod tests {
             ("trace -c 0", "0 is not in 1.."),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
+            ("record", "<FILE>"),
+            ("record s.db --max-size 4K", "at least 1M"),
+            ("record s.db --max-size much", "write bytes, or 512K"),
+            ("record s.db -n", "--output"),
             ("who", "[ADDR:]PORT"),
             ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
             ("who 80 -t -U", "cannot be used with"),

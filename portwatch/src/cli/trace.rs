@@ -131,7 +131,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
+/// Bytes, or a number with a unit.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -140,13 +141,16 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
         "g" | "G" | "GiB" => 1 << 30,
         unit => return Err(format!("'{unit}' is not a unit: write bytes, or 512K, 8M")),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("'{text}' is not a size: write bytes, or 512K, 8M"))?;
+    let number: Option<u64> = digits.parse().ok();
+    let size = number.and_then(|number| number.checked_mul(factor));
+    size.ok_or_else(|| format!("'{text}' is not a size: write bytes, or 512K, 8M"))
+}
+
+pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text)?;
     // SAFETY: sysconf has no preconditions.
     let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-    number
-        .checked_mul(factor)
+    Some(bytes)
         .filter(|bytes| bytes.is_power_of_two() && *bytes >= page)
         // the kernel takes no ring buffer of 2 GiB or more
         .and_then(|bytes| u32::try_from(bytes).ok().filter(|&bytes| bytes <= 1 << 30))

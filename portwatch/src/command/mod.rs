@@ -6,6 +6,7 @@ mod filter;
 mod holders;
 mod list;
 mod output;
+mod record;
 mod screen;
 mod signals;
 mod top;
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> Result<Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Trace(args) => trace::run(*args).await,
+            Command::Record(args) => record::run(*args).await,
             Command::Top(args) => top::run(*args).await,
             Command::List(args) => list::run(*args).await,
             Command::Who(args) => who::run(args).await,

@@ -14,16 +14,16 @@ pub fn style(numeric: bool, to_stdout: bool) -> Style {
     Style {
         colour: screen && !dumb && !set("NO_COLOR"),
         numeric,
-        wide: screen && width().is_some_and(|width| width >= 140),
+        wide: screen && width(libc::STDOUT_FILENO).is_some_and(|width| width >= 140),
         zone: TimeZone::system(),
     }
 }
 
-/// Columns of the terminal that stdout is; `None` when it is none.
-pub fn width() -> Option<u16> {
+/// Columns of the terminal that this descriptor is; `None` when it is none.
+pub fn width(descriptor: i32) -> Option<u16> {
     // SAFETY: all zeros is a valid winsize.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes a winsize, which lives until after the call.
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    let result = unsafe { libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) };
     (result == 0).then_some(size.ws_col)
 }

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use portwatch_common::{Kind as WireKind, SocketRecord, flag, is_address};
+use portwatch_common::{Kind as WireKind, NO_STATUS, SocketRecord, flag, is_address};
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +22,7 @@ use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Proto};
 use crate::machine::{Machine, read_args};
 use crate::probe::{self, Links, Loaded, Report, Settings, Skips, Tier};
 use crate::process::{Process, Processes};
+use crate::source::News;
 use crate::source::loss::Losses;
 
 /// How long events may wait in the ring before they are looked for. The kernel wakes the reader
@@ -112,6 +114,8 @@ struct State {
     owners: HashMap<u64, (u32, Arc<Context>)>,
     /// When set, only these processes are shown.
     followed: Option<HashSet<u32>>,
+    /// Where news of processes go, when someone asked for them.
+    news: Option<Sender<News>>,
     accounts: Accounts,
 }
 
@@ -173,6 +177,7 @@ impl Live {
                 processes,
                 owners: HashMap::new(),
                 followed: None,
+                news: None,
                 accounts: Accounts::default(),
             },
         })
@@ -213,6 +218,11 @@ impl Live {
     /// Shows only what this process and its descendants do from now on.
     pub fn follow(&mut self, pid: u32) {
         self.state.followed.get_or_insert_default().insert(pid);
+    }
+
+    /// Sends news of processes from now on.
+    pub fn tell_processes(&mut self, to: Sender<News>) {
+        self.state.news = Some(to);
     }
 
     /// Appends the events of at most `most` records; returns how many records there were.
@@ -276,6 +286,12 @@ impl Live {
 impl State {
     /// News for the process cache.
     fn process(&mut self, record: Record) {
+        if let Some(news) = &self.news
+            && let Some(told) = news_of(&record, &self.clock)
+        {
+            // Who asked may have ended.
+            let _ = news.send(told);
+        }
         match record {
             Record::Fork(fork) => {
                 self.processes.fork(fork.ppid, fork.tgid, &mut self.machine);
@@ -413,6 +429,22 @@ impl State {
             self.owners.insert(cookie, (owner.tgid, context.clone()));
         }
         Some(context)
+    }
+}
+
+/// What a record tells of the life of a process.
+fn news_of(record: &Record, clock: &Clock) -> Option<News> {
+    match record {
+        Record::Fork(fork) => Some(News::Started {
+            pid: fork.tgid,
+            at: clock.wall(fork.ts),
+        }),
+        Record::Exit(exit) => Some(News::Ended {
+            pid: exit.tgid,
+            at: clock.wall(exit.ts),
+            status: (exit.status != NO_STATUS).then_some(exit.status),
+        }),
+        _ => None,
     }
 }
 

@@ -5,6 +5,8 @@ pub mod live;
 mod loss;
 pub mod poll;
 
+use std::sync::mpsc::Sender;
+
 use anyhow::Result;
 
 use crate::event::Event;
@@ -32,6 +34,21 @@ pub enum Source {
     Live(Box<Live>),
     /// With what stood in the way of a better one.
     Poll(Box<Poll>, Option<anyhow::Error>),
+}
+
+/// News of a process. Times in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Started {
+        pid: u32,
+        at: u64,
+    },
+    Ended {
+        pid: u32,
+        at: u64,
+        /// As wait(2) gives it; `None` when the kernel does not tell.
+        status: Option<u32>,
+    },
 }
 
 impl Source {
@@ -76,6 +93,15 @@ impl Source {
         match self {
             Source::Live(live) => live.follow(pid),
             Source::Poll(poll, _) => poll.follow(pid),
+        }
+    }
+
+    /// From here on sends news of processes, before the events that came with them are appended.
+    /// Polling has none.
+    pub fn tell_processes(&mut self, to: Sender<News>) {
+        match self {
+            Source::Live(live) => live.tell_processes(to),
+            Source::Poll(..) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::session::Kept;
 
 impl Table {
     /// All open sockets, in no order.
-    pub fn kept(&self) -> impl Iterator<Item = Kept> {
+    pub fn kept(&self) -> impl ExactSizeIterator<Item = Kept> {
         self.open.values().map(|open| Kept {
             row: open.socket.row(),
             bound: open.bound,

@@ -48,10 +48,7 @@ impl Diagnosis {
             serves: report.is_some(),
             tier: report.map(|report| report.tier),
             error: self.probes.as_ref().err().map(String::as_str),
-            plan: rows
-                .iter()
-                .map(|row| JsonRow { row, fix: fix(row) })
-                .collect(),
+            plan: plan(rows),
             missing_members: report.map_or(&[], |report| &report.missing_members),
         };
         // Only maps with keys that are no strings, and failing Serialize impls, can fail.
@@ -87,6 +84,17 @@ impl Diagnosis {
         }
         out
     }
+}
+
+/// How each thing is observed, as the key `plan` of the report has it.
+pub fn plan_json(report: &Report) -> String {
+    // See above.
+    serde_json::to_string(&plan(&report.rows)).unwrap_or_default()
+}
+
+fn plan(rows: &[Row]) -> Vec<JsonRow<'_>> {
+    let rows = rows.iter();
+    rows.map(|row| JsonRow { row, fix: fix(row) }).collect()
 }
 
 fn put_report(out: &mut String, report: &Report) {

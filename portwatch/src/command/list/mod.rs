@@ -131,7 +131,7 @@ pub fn style(numeric: bool) -> Style {
     Style {
         colour: lines.colour,
         numeric,
-        width: screen::width().map_or(80, usize::from),
+        width: screen::width(libc::STDOUT_FILENO).map_or(80, usize::from),
         zone: lines.zone,
         now: now(),
         netns: own_netns(),

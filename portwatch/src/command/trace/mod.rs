@@ -1,6 +1,6 @@
 //! `portwatch trace`: events as they happen, from their source through the filter to a line each.
 
-mod child;
+pub(super) mod child;
 mod config;
 pub(super) mod summary;
 
@@ -100,7 +100,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     }
 }
 
-fn verdict(complete: bool, required: bool) -> Result<Exit> {
+pub(super) fn verdict(complete: bool, required: bool) -> Result<Exit> {
     Ok(if required && !complete {
         Exit::Incomplete
     } else {
@@ -225,7 +225,7 @@ impl Trace {
 }
 
 /// Waits for the end of the command; forever when there is none.
-async fn ended(command: &mut Option<&mut Running>) {
+pub(super) async fn ended(command: &mut Option<&mut Running>) {
     match command {
         Some(command) => command.wait().await,
         None => std::future::pending().await,

@@ -40,12 +40,20 @@ impl Summary {
 
     /// Says it on stderr.
     pub fn tell(&self, accounts: &Accounts, expr: Option<&Expr>) {
-        let us = micros(self.started.elapsed());
-        say(&self.counts(us));
+        say(&self.text());
         if let Some(complaint) = expr.and_then(Expr::complaint) {
             say(&complaint);
         }
-        say(&verdict(accounts, self.not_observed.as_deref()));
+        say(&self.verdict(accounts));
+    }
+
+    /// How much was shown so far, in one line.
+    pub fn text(&self) -> String {
+        self.counts(micros(self.started.elapsed()))
+    }
+
+    pub fn verdict(&self, accounts: &Accounts) -> String {
+        verdict(accounts, self.not_observed.as_deref())
     }
 
     fn counts(&self, us: u64) -> String {

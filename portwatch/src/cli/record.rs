@@ -1,0 +1,112 @@
+//! Arguments of `record`.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::trace::{parse_duration, parse_ring_size, parse_size};
+use super::{Output, ProbeArgs, SourceArgs};
+
+/// Smallest --max-size: a session without events takes a part of it already.
+const LEAST_SIZE: u64 = 1 << 20;
+
+/// Record everything that happens into a session, one file
+///
+/// Every bind, listen, connect, accept, close and reset of every process, the sockets that were open
+/// before, the processes behind them with their start and end, and what was lost. A session is an
+/// SQLite file that is readable while it grows; what is older than a second is in it even when
+/// portwatch or the machine is killed. Each batch of rows is chained to the one before by a hash.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  portwatch record s.db                           until Ctrl-C
+  portwatch record s.db -d 10m                    ten minutes
+  portwatch record s.db -- npm start              what a command and its descendants do
+  portwatch record s.db --append                  another run into the same file
+  portwatch record s.db --max-size 1G --max-files 7
+  portwatch record s.db -o json | jq .lport       and show it as trace does
+
+With a command, the session holds only what it and its descendants do, and no other sockets; the
+command runs as the user who called sudo, and its exit code is portwatch's. As with trace, what it
+prints goes to stderr when events are printed to a pipe or a file.
+
+--max-size and --max-age go on in s.1.db, s.2.db and so on, in the numbers behind the highest that is
+there. Each is a session of its own: a run with all sockets that were open when it began, and an end.
+Events are numbered anew in each. --append takes the last of these files.
+
+A disk that is full, or a file that cannot be written any more, ends the recording; what was recorded
+until then stays whole, and a command runs on.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
+its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+pub struct RecordArgs {
+    /// The session to make, readable for its owner only
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Add a run to the session instead of making one
+    #[arg(long, help_heading = "File")]
+    pub append: bool,
+
+    /// Go on in another file when this one has about so many bytes: 500M, 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_max_size, help_heading = "File")]
+    pub max_size: Option<u64>,
+
+    /// Go on in another file after this time: 30m, 24h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "File")]
+    pub max_age: Option<Duration>,
+
+    /// Keep so many of these files, the one being written among them, and delete the oldest
+    #[arg(long, value_name = "N", help_heading = "File")]
+    pub max_files: Option<NonZeroUsize>,
+
+    /// Tell the BLAKE3 hash of each executable
+    #[arg(long, help_heading = "File")]
+    pub hash_exe: bool,
+
+    /// Print events, too, in this way
+    #[arg(short, long, value_name = "FORMAT", help_heading = "Output")]
+    pub output: Option<Output>,
+
+    /// In text, no names of users and services, only numbers
+    #[arg(short, long, requires = "output", help_heading = "Output")]
+    pub numeric: bool,
+
+    /// Stop after this many events
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = "Run")]
+    pub count: Option<u64>,
+
+    /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
+    pub duration: Option<Duration>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub probes: ProbeArgs,
+
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(help_heading = "Run")]
+    pub ring_size: u32,
+
+    /// Exit with code 4 when anything was lost or could not be seen
+    #[arg(long, help_heading = "Run")]
+    pub require_complete: bool,
+
+    /// Run this command and record only what it and its descendants do
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Run")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_max_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        size if size < LEAST_SIZE => Err(format!("'{text}' is too small: at least 1M")),
+        size => Ok(size),
+    }
+}

@@ -1,0 +1,264 @@
+//! The files of a recording: the one named, and those that follow it when it is large or old.
+
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rusqlite::Connection;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::cli::RecordArgs;
+use crate::command::say;
+use crate::session;
+
+/// Which files there are and come.
+pub struct Files {
+    base: PathBuf,
+    number: u64,
+    most: Option<NonZeroUsize>,
+    pub limits: Limits,
+    /// Made by us and still without a run.
+    fresh: bool,
+}
+
+/// When a file is to be followed by another one.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    size: Option<u64>,
+    age: Option<Duration>,
+}
+
+/// An open session, ours alone to write.
+pub struct Open {
+    // In this order: were another descriptor closed before, SQLite's locks would be gone.
+    pub db: Connection,
+    _lock: File,
+    pub path: PathBuf,
+    since: Instant,
+}
+
+impl Files {
+    /// Makes or opens the first file.
+    ///
+    /// # Errors
+    /// When it is there and not to be appended to, or cannot be had.
+    pub fn open(args: &RecordArgs) -> Result<(Self, Open)> {
+        let mut files = Self {
+            base: args.file.clone(),
+            number: 0,
+            most: args.max_files,
+            limits: Limits {
+                size: args.max_size,
+                age: args.max_age,
+            },
+            fresh: !args.append,
+        };
+        if args.append {
+            let last = numbered(&files.base)?.last().copied();
+            files.number = last.unwrap_or(0);
+        }
+        let path = files.path(files.number);
+        let open = match args.append {
+            true => append(path)?,
+            false => create(path)?,
+        };
+        Ok((files, open))
+    }
+
+    /// Makes the file that follows all others, and deletes those that are too many.
+    ///
+    /// # Errors
+    /// When it cannot be made. Those that cannot be deleted stay, which is said.
+    pub fn next(&mut self) -> Result<Open> {
+        let mut all = numbered(&self.base)?;
+        self.number = all.last().copied().unwrap_or(0).max(self.number) + 1;
+        let open = create(self.path(self.number))?;
+        all.push(self.number);
+        let most = self.most.map_or(usize::MAX, NonZeroUsize::get);
+        for &number in &all[..all.len().saturating_sub(most)] {
+            let path = self.path(number);
+            if let Err(error) = delete(&path) {
+                say(&format!("{} stays: {error:#}", path.display()));
+            }
+        }
+        Ok(open)
+    }
+
+    /// A run begins.
+    pub fn taken(&mut self) {
+        self.fresh = false;
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        match number {
+            0 => self.base.clone(),
+            _ => {
+                let mut name = self.base.file_stem().unwrap_or_default().to_owned();
+                name.push(format!(".{number}"));
+                if let Some(extension) = self.base.extension() {
+                    name.push(".");
+                    name.push(extension);
+                }
+                self.base.with_file_name(name)
+            }
+        }
+    }
+}
+
+impl Drop for Files {
+    /// When nothing could be recorded after all, the file that was made for it goes away.
+    fn drop(&mut self) {
+        if self.fresh {
+            // What stays is an empty session.
+            let _ = delete(&self.path(self.number));
+        }
+    }
+}
+
+impl Limits {
+    /// Why this file has to be followed by another one; `seed`: its bytes when the run had just begun.
+    pub fn reached(&self, open: &Open, bytes: u64, seed: u64) -> Option<&'static str> {
+        // Where many sockets are open, much of a small file were about them.
+        if self.size.is_some_and(|most| bytes >= most.max(2 * seed)) {
+            return Some("the file is large enough");
+        }
+        let age = open.since.elapsed();
+        (self.age.is_some_and(|most| age >= most)).then_some("the file is old enough")
+    }
+}
+
+impl Open {
+    /// Bytes of the session, what is still in the journal counted in.
+    pub fn bytes(&self) -> Result<u64> {
+        let number =
+            |pragma| (self.db).pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
+        Ok(u64::from(number("page_count")?) * u64::from(number("page_size")?))
+    }
+
+    /// Leaves a single file. While someone reads it, the journal stays beside it, until he ends.
+    pub fn close(self) -> Result<()> {
+        let alone = (self.db).pragma_update(None, "journal_mode", "delete");
+        if alone.is_err() {
+            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: PathBuf) -> Result<Open> {
+    let db = session::create(&path)?;
+    let lock = lock(&path)?;
+    Ok(Open {
+        db,
+        _lock: lock,
+        path,
+        since: Instant::now(),
+    })
+}
+
+fn append(path: PathBuf) -> Result<Open> {
+    let lock = lock(&path)?;
+    Ok(Open {
+        db: session::append(&path)?,
+        _lock: lock,
+        path,
+        since: Instant::now(),
+    })
+}
+
+/// Two recordings into one file would number their rows alike.
+fn lock(path: &Path) -> Result<File> {
+    let name = path.display();
+    let file = File::open(path).with_context(|| format!("opening {name}"))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("{name} is being recorded into");
+    }
+    Ok(file)
+}
+
+/// Numbers of the files there are, rising; 0 is the one without.
+fn numbered(base: &Path) -> Result<Vec<u64>> {
+    let directory = directory(base);
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut numbers: Vec<u64> = names
+        .filter_map(|name| number(base, Path::new(&name)))
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn number(base: &Path, name: &Path) -> Option<u64> {
+    if Some(name.as_os_str()) == base.file_name() {
+        return Some(0);
+    }
+    let stem = match base.extension() {
+        Some(extension) if name.extension() == Some(extension) => Path::new(name.file_stem()?),
+        Some(_) => return None,
+        None => name,
+    };
+    let digits = stem.extension()?.to_str()?;
+    let number: u64 = digits.parse().ok().filter(|&number| number > 0)?;
+    // As we write it: no sign, no zeros in front.
+    (stem.file_stem() == base.file_stem() && number.to_string() == digits).then_some(number)
+}
+
+/// Only what is a session, with its journal.
+fn delete(path: &Path) -> Result<()> {
+    session::Session::open(path)?;
+    fs::remove_file(path)?;
+    for suffix in ["-wal", "-shm"] {
+        let mut journal = path.as_os_str().to_owned();
+        journal.push(suffix);
+        match fs::remove_file(journal) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether files can be made and deleted in a directory without any capability.
+pub fn is_ours(directory: &Path) -> bool {
+    // SAFETY: geteuid has no preconditions.
+    let own = unsafe { libc::geteuid() };
+    fs::metadata(directory).is_ok_and(|x| x.uid() == own && x.mode() & 0o300 == 0o300)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_would_give_have_a_number() {
+        for (base, name, expected) in [
+            ("d/s.db", "s.db", Some(0)),
+            ("d/s.db", "s.1.db", Some(1)),
+            ("s.db", "s.12.db", Some(12)),
+            ("s.db", "s.012.db", None),
+            ("s.db", "s.+1.db", None),
+            ("s.db", "s.0.db", None),
+            ("s.db", "s.x.db", None),
+            ("s.db", "t.1.db", None),
+            ("s.db", "s.1.db-wal", None),
+            ("s.db", "s.1", None),
+            ("s", "s", Some(0)),
+            ("s", "s.3", Some(3)),
+            ("s", "s.3.db", None),
+            ("a.b.db", "a.b.2.db", Some(2)),
+        ] {
+            let found = number(Path::new(base), Path::new(name));
+            assert_eq!(found, expected, "{base} {name}");
+        }
+    }
+}

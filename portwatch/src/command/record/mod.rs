@@ -1,0 +1,385 @@
+//! `portwatch record`: events from their source into a session. What takes time is done by a thread of
+//! its own (`recorder.rs`); here is the loop that feeds it.
+
+mod executables;
+mod files;
+mod processes;
+mod progress;
+mod recorder;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use caps::Capability;
+use serde_json::json;
+use tokio::sync::mpsc::Sender;
+use tokio::time::MissedTickBehavior;
+
+use super::compare::{Compare, Step};
+use super::holders::Holders;
+use super::list::own_netns;
+use super::output::Output;
+use super::signals::Signals;
+use super::trace::child::{self, Running};
+use super::trace::summary::Summary;
+use super::trace::{ended, greet, not_observed, verdict};
+use super::{say, screen};
+use crate::cli::{self, RecordArgs};
+use crate::clock::{Clock, boot};
+use crate::event::Kind;
+use crate::exit::Exit;
+use crate::privileges;
+use crate::session::Run;
+use crate::snapshot::Rows;
+use crate::source::{self, News, Source, live};
+use crate::view::doctor::plan_json;
+use crate::view::human;
+use crate::view::lines::{Csv, Json, Lines, Text};
+
+use files::Files;
+use progress::Progress;
+use recorder::{Farewell, Message, Outcome, Print, Recorder, Shared};
+
+/// How often what was recorded is stored.
+const STORE: Duration = Duration::from_millis(250);
+/// Messages that may wait for the recorder, each with the events of one drain of the ring. When they do,
+/// the source is left alone, and the kernel counts what its ring has no room for.
+const WAITING: usize = 8;
+
+/// Records until something ends it.
+///
+/// # Errors
+/// When the arguments make no sense, nothing can be seen, or the session cannot be written.
+pub async fn run(args: RecordArgs) -> Result<Exit> {
+    let command = (!args.command.is_empty()).then_some(&args.command);
+    let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
+    let (files, file) = Files::open(&args)?;
+    let tier = args.probes.probes.tier();
+    let mut source = Source::start(&source::Options {
+        poll: args.source.poll_options(),
+        choice: args.source.choice(tier),
+        live: live::Options {
+            tier,
+            ring_bytes: args.ring_size,
+            kinds: Kind::ALL.to_vec(),
+        },
+    })?;
+    greet(&source);
+    let print = args.output.map(|output| print(output, args.numeric));
+    let print = print.transpose()?;
+    let (news_sender, news) = mpsc::channel();
+    source.tell_processes(news_sender);
+    let to_stderr = print.as_ref().is_some_and(Print::is_shared_stdout);
+    let held = match command {
+        None => None,
+        Some(words) => Some(child::hold(words, to_stderr)?),
+    };
+    if let Some(held) = &held {
+        source.follow(held.pid());
+    }
+    let mut running = match held.map(child::Held::release) {
+        None => None,
+        Some(Ok(running)) => Some(running),
+        Some(Err(failure)) => {
+            say(&failure.message);
+            return Ok(failure.exit);
+        }
+    };
+    // Polling goes on to need them.
+    if let Source::Live(_) = source {
+        privileges::give_up(&still_needed(command.is_some(), &args.file))?;
+    }
+
+    let missing = match &source {
+        Source::Live(live) => not_observed(live.report()),
+        Source::Poll(..) => None,
+    };
+    let shared = Arc::new(Shared::default());
+    let recorder = Recorder {
+        run: about(&source, missing.clone(), command.map(Vec::as_slice)),
+        files,
+        whole: command.is_none(),
+        hash_exe: args.hash_exe,
+        print,
+        left: args.count,
+        summary: Summary::new(missing),
+        holders: Holders::new(Kind::ALL),
+        shared: Arc::clone(&shared),
+    };
+    let (to, messages) = tokio::sync::mpsc::channel(WAITING);
+    // Started here, it has no more capabilities than this thread has left.
+    let thread = std::thread::Builder::new().name("recorder".to_owned());
+    let thread = thread.spawn(move || recorder.record(file, messages))?;
+    let shown = args.output.is_none() && command.is_none();
+    let mut feed = Feed {
+        to,
+        news,
+        compare: command
+            .is_none()
+            .then(|| Compare::new(args.source.proc_root.clone())),
+        seeded: false,
+        clock: Clock::new(),
+        shared,
+        progress: Progress::new(shown),
+    };
+    let why = feed
+        .follow(&mut source, &mut signals, args.duration, running.as_mut())
+        .await;
+    let result = match why {
+        Ok(why) => feed.finish(source, why, thread).await,
+        // Detaches: the command must not pay for a recording that failed.
+        Err(error) => {
+            drop(source);
+            feed.progress.clear();
+            feed.join(thread).await.and(Err(error))
+        }
+    };
+    let result = result.and_then(Outcome::tell);
+    // Whatever became of the recording, the command is in the foreground until it ends.
+    let Some(running) = running else {
+        return verdict(result?, args.require_complete);
+    };
+    if let Err(error) = &result {
+        say(&format!("{error:#}; the command runs on"));
+    }
+    let exit = running.ended(&mut signals).await;
+    match result {
+        Err(_) => Ok(Exit::Failed),
+        Ok(_) if exit.code() != 0 => Ok(exit),
+        Ok(complete) => verdict(complete, args.require_complete),
+    }
+}
+
+/// How events are printed, with the names of the columns printed already.
+fn print(output: cli::Output, numeric: bool) -> Result<Print> {
+    let lines = match output {
+        cli::Output::Text => Lines::Text(Text::new(None, screen::style(numeric, true))),
+        cli::Output::Json => Lines::Json(Json::new(None)),
+        cli::Output::Csv => Lines::Csv(Csv::new(None)),
+    };
+    Print::new(lines, Output::open(None)?)
+}
+
+/// Capabilities besides those of a trace.
+fn still_needed(command: bool, file: &Path) -> Vec<Capability> {
+    let mut needed = match command {
+        // Signals are passed on to the command, which may run as another user.
+        true => vec![Capability::CAP_KILL],
+        // Snapshots are taken in all network namespaces, and ask what carries MPTCP.
+        false => vec![Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN],
+    };
+    // The journal, and the files of a rotation, come and go beside the session.
+    if !files::is_ours(files::directory(file)) {
+        needed.push(Capability::CAP_DAC_OVERRIDE);
+    }
+    needed
+}
+
+/// What is known of a run before it begins.
+fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::OsString]>) -> Run {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.trim().to_owned())
+    };
+    Run {
+        began: 0,
+        host: read("/proc/sys/kernel/hostname"),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        arch: Some(std::env::consts::ARCH.to_owned()),
+        boot: read("/proc/sys/kernel/random/boot_id"),
+        netns: own_netns(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        source: match source {
+            Source::Live(live) => format!("{} probes", live.report().tier),
+            Source::Poll(..) => "polling".to_owned(),
+        },
+        not_observed: missing,
+        command: command.map(|words| {
+            let words: Vec<_> = words.iter().map(|x| x.to_string_lossy()).collect();
+            json!(words).to_string()
+        }),
+        plan: match source {
+            Source::Live(live) => Some(plan_json(live.report())),
+            Source::Poll(..) => None,
+        },
+        clock: None,
+    }
+}
+
+/// Why a recording ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Signal,
+    Time,
+    Command,
+    /// The recorder has enough: as many events as asked for, nobody reads what is printed, or it failed.
+    Recorder,
+}
+
+/// The way of events to the recorder.
+struct Feed {
+    to: Sender<Message>,
+    news: mpsc::Receiver<News>,
+    /// `None`: only a command is followed, and no snapshot tells what is its own.
+    compare: Option<Compare>,
+    /// Whether there was a snapshot.
+    seeded: bool,
+    clock: Clock,
+    shared: Arc<Shared>,
+    progress: Progress,
+}
+
+impl Feed {
+    /// Feeds the recorder until something ends it.
+    async fn follow(
+        &mut self,
+        source: &mut Source,
+        signals: &mut Signals,
+        duration: Option<Duration>,
+        mut command: Option<&mut Running>,
+    ) -> Result<Why> {
+        let mut store = tokio::time::interval(STORE);
+        store.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let out_of_time = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(out_of_time);
+        let mut asked = self.now();
+        loop {
+            let mut events = Vec::new();
+            let message = tokio::select! {
+                biased;
+                signal = signals.next() => match &command {
+                    Some(command) => {
+                        command.pass_on(signal);
+                        continue;
+                    }
+                    None => return Ok(Why::Signal),
+                },
+                () = &mut out_of_time => return Ok(Why::Time),
+                () = ended(&mut command) => return Ok(Why::Command),
+                _ = store.tick() => {
+                    self.clock.tick();
+                    self.progress.show(&self.shared);
+                    Message::Store
+                }
+                step = next(&mut self.compare) => match step {
+                    Step::Begin => Message::Watch,
+                    Step::Compare(rows) => Message::Snapshot(self.snapshot(source, rows)),
+                },
+                more = source.next(&mut events) => {
+                    more?;
+                    let until = events.last().map_or(asked, |event| event.ts);
+                    asked = self.now();
+                    let lost = events.iter().any(|event| event.kind == Kind::Lost);
+                    if let Some(compare) = &mut self.compare {
+                        compare.told(until);
+                        if self.shared.in_doubt() || lost {
+                            compare.hurry(false);
+                        }
+                    }
+                    let news: Vec<News> = self.news.try_iter().collect();
+                    if events.is_empty() && news.is_empty() {
+                        continue;
+                    }
+                    Message::Events(events, news)
+                }
+            };
+            if self.to.send(message).await.is_err() || self.shared.has_enough() {
+                return Ok(Why::Recorder);
+            }
+        }
+    }
+
+    /// Says what cannot be seen, once.
+    fn snapshot(&mut self, source: &Source, rows: Result<Box<Rows>>) -> Option<Box<Rows>> {
+        let limits = match &rows {
+            Ok(rows) => rows.limits.clone(),
+            Err(error) => vec![format!("open sockets cannot be read: {error:#}")],
+        };
+        // Polling has said so.
+        if !std::mem::replace(&mut self.seeded, true) && matches!(source, Source::Live(_)) {
+            self.progress.clear();
+            limits.iter().for_each(|limit| say(limit));
+        }
+        rows.ok()
+    }
+
+    /// Ends the source, hands over what was still on its way, and waits for the recorder.
+    async fn finish(
+        self,
+        source: Source,
+        why: Why,
+        thread: JoinHandle<Result<Outcome>>,
+    ) -> Result<Outcome> {
+        self.progress.clear();
+        let mut rest = Vec::new();
+        let accounts = source.finish(&mut rest)?;
+        let news = self.news.try_iter().collect();
+        let reason = match why {
+            Why::Signal => "interrupted",
+            Why::Time => "the time was up",
+            Why::Command => "the command ended",
+            // What it was is told by the recorder.
+            Why::Recorder => "enough",
+        };
+        // It may have failed, which it tells when it is waited for.
+        let _ = self.to.send(Message::Events(rest, news)).await;
+        let end = Message::Finish(Box::new(Farewell { accounts, reason }));
+        let _ = self.to.send(end).await;
+        self.join(thread).await
+    }
+
+    /// Waits for the recorder, which gets nothing more.
+    async fn join(self, thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
+        drop(self.to);
+        let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
+        ended.unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
+    }
+
+    /// Nanoseconds since the Unix epoch, on the clock of the events.
+    fn now(&self) -> u64 {
+        self.clock.wall(boot())
+    }
+}
+
+/// The next step of the comparison; never where there is none.
+async fn next(compare: &mut Option<Compare>) -> Step {
+    match compare {
+        Some(compare) => compare.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Outcome {
+    /// Says what was recorded; whether nothing is missing.
+    fn tell(self) -> Result<bool> {
+        say(&self.summary.text());
+        let mut text = String::from("recorded into ");
+        text.push_str(&crate::sanitize::text(&self.files));
+        text.push_str(": ");
+        human::push_bytes(&mut text, self.bytes);
+        if self.events > 0 {
+            text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
+        }
+        say(&text);
+        if self.differences > 0 {
+            say(&format!(
+                "{} differences between events and snapshots of the kernel's sockets, all repaired",
+                self.differences
+            ));
+        }
+        say(&self.summary.verdict(&self.accounts));
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.accounts.complete()),
+        }
+    }
+}
