@@ -26,6 +26,7 @@ fn main() {
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
         ("a_closed_pipe_is_a_normal_end", false, closed_pipe),
+        ("help_that_cannot_be_written_is_a_failure", false, full_disk),
         ("other_namespaces_are_listed_as_such", true, namespaces),
         (
             "an_ordinary_user_gets_one_hint_and_no_error",
@@ -156,6 +157,8 @@ fn every_state() {
     // a FIN that has arrived
     let mut byte = [0];
     std::io::Read::read(&mut &accepted, &mut byte).unwrap();
+    let only_listen = rows(&["-a", "--state", "listen", "-P", &port, "-o", "json"]);
+    assert_eq!(states(only_listen), ["LISTEN"]);
     let half_closed = rows(&[
         "--state",
         "close-wait,fin-wait-2",
@@ -180,6 +183,8 @@ fn filters() {
         (&["-P", &text, "-6"], false),
         (&["-P", &text, "--net", "127.0.0.0/8"], true),
         (&["-P", &text, "--net", "10.0.0.0/8"], false),
+        (&["-P", &text, "--net", "::ffff:127.0.0.0/104"], true),
+        (&["-P", &text, "--net", "::ffff:10.0.0.1"], false),
         (&["-P", &text, "--netns", "/proc/self/ns/net"], true),
         (&["-P", &text, "--comm", "no-such-comm"], false),
         (&["--filter", &condition], true),
@@ -267,6 +272,7 @@ fn wrong_usage() {
     for (args, expected) in [
         (&["--filter", "dport == 1"][..], "no name 'dport'"),
         (&["list", "--uid", "no-such-user"], "no user 'no-such-user'"),
+        (&["-u", "-1"], "no user '-1'"),
         (&["--frobnicate"], "--frobnicate"),
         (&["--probes", "tracepoint"], "--duration <TIME>"),
         (&["list", "--interval", "50ms"], "--duration <TIME>"),
@@ -283,6 +289,21 @@ fn closed_pipe() {
     let mut command = portwatch(&["-a", "-o", "json"]);
     let (code, _, stderr) = outcome(command.stdout(writer));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+fn full_disk() {
+    for args in [&["--help"][..], &["--version"], &["list", "-h"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = portwatch(args);
+        let (code, _, stderr) = outcome(command.stdout(full.unwrap()));
+        assert_eq!(code, Some(1), "{args:?}");
+        let expected = "portwatch: writing to stdout: No space left on device";
+        assert!(stderr.starts_with(expected), "{stderr}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, _, stderr) = outcome(command.stdout(writer));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
 }
 
 fn namespaces() {

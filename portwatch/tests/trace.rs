@@ -41,6 +41,7 @@ fn main() {
         ),
         ("csv_and_text_begin_with_names", header_first),
         ("count_and_duration_end_a_trace", count_and_duration),
+        ("an_interval_that_is_not_used_is_told", unused_interval),
         ("an_interrupt_ends_a_trace_with_a_summary", interrupt),
         (
             "a_second_interrupt_ends_it_though_nobody_reads",
@@ -238,6 +239,23 @@ fn count_and_duration() {
     let (code, _, stderr) = outcome(run(&["trace", "-P", "1", "-d", "200ms"]));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+fn unused_interval() {
+    let told = |args: &[&str]| {
+        let (code, _, stderr) = outcome(run(args));
+        assert_eq!(code, Some(0), "{stderr}");
+        stderr.matches("--interval is not used").count()
+    };
+    let interval = ["--interval", "50ms"];
+    let trace = ["trace", "-P", "1", "-d", "100ms"];
+    let list = ["list", "-P", "1", "-d", "100ms"];
+    for command in [&trace[..], &list] {
+        assert_eq!(told(&[command, &interval].concat()), 1);
+        assert_eq!(told(command), 0);
+        let poll = [command, &interval, &["--from", "poll"]].concat();
+        assert_eq!(told(&poll), 0);
+    }
 }
 
 fn interrupt() {

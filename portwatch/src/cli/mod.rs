@@ -12,7 +12,8 @@ mod who;
 use std::ffi::OsString;
 
 use clap::builder::PossibleValue;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::event::{Field, Kind};
 use crate::probe::Tier;
@@ -68,7 +69,19 @@ impl Cli {
         if !words.get(1).is_some_and(is_own) {
             words.insert(words.len().min(1), "list".into());
         }
-        Self::try_parse_from(words)
+        let ends_open = words.last().is_some_and(|word| word == "--");
+        let cli = Self::try_parse_from(words)?;
+        // Else everything would be traced, where a script's command came out empty.
+        let no_command = match &cli.command {
+            Command::Trace(args) => args.command.is_empty(),
+            Command::Record(args) => args.command.is_empty(),
+            _ => false,
+        };
+        if ends_open && no_command {
+            let message = "no command after --";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(cli)
     }
 }
 
@@ -154,8 +167,6 @@ impl ValueEnum for Field {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -182,7 +193,7 @@ mod tests {
                 "cannot be used with",
             ),
             ("trace --interval 0", "no time at all"),
-            ("trace -c 0", "0 is not in 1.."),
+            ("trace -c 0", "'0' is not a number of events from 1"),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
             ("record", "<FILE>"),
@@ -191,7 +202,15 @@ mod tests {
             ("record s.db -n", "--output"),
             ("who", "[ADDR:]PORT"),
             ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
-            ("who 80 -t -U", "cannot be used with"),
+            ("trace -t --", "no command after --"),
+            ("record s.db --", "no command after --"),
+            ("record s.db --max-age -1", "'-1' is not a time"),
+            ("trace -p -1", "'-1' is not a number from 0 to 4294967295"),
+            ("-P -1", "'-1' is not a number from 0 to 65535"),
+            ("trace -d -1", "'-1' is not a time"),
+            ("trace --interval -5", "'-5' is not a time"),
+            ("trace --ring-size -1", "'-1' is not a size"),
+            ("trace -c -1", "'-1' is not a number of events"),
             (
                 "list -F dport",
                 "no column 'dport'; there are: proto, state",
@@ -201,7 +220,6 @@ mod tests {
                 "--state listening",
                 "no state 'listening'; there are: listen, ",
             ),
-            ("-a --state listen", "cannot be used with"),
             ("list --probes kprobe", "--duration <TIME>"),
             ("--interval 50ms", "--duration <TIME>"),
         ] {

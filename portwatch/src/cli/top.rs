@@ -34,6 +34,7 @@ pub struct TopArgs {
 
     /// How long closed sockets stay in sight: seconds, or 500ms, 10s, 5m, 1h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Output")]
     pub keep: Duration,
 
@@ -45,6 +46,7 @@ pub struct TopArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
     pub ring_size: u32,
 }

@@ -87,12 +87,13 @@ pub struct TraceArgs {
     pub write: Option<PathBuf>,
 
     /// Stop after this many events
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    #[arg(help_heading = "Run")]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true, help_heading = "Run")]
     pub count: Option<u64>,
 
     /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
+    #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
@@ -103,6 +104,7 @@ pub struct TraceArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
     pub ring_size: u32,
 
@@ -113,6 +115,11 @@ pub struct TraceArgs {
     /// Run this command and show only what it and its descendants do
     #[arg(last = true, value_name = "COMMAND", help_heading = "Run")]
     pub command: Vec<OsString>,
+}
+
+pub(super) fn parse_count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|&count| count > 0);
+    count.ok_or_else(|| format!("'{text}' is not a number of events from 1"))
 }
 
 /// Seconds, or a number with a unit; none is an error.

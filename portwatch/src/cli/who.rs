@@ -43,8 +43,8 @@ pub struct WhoArgs {
     #[arg(value_name = "[ADDR:]PORT")]
     pub target: Target,
 
-    /// Only tcp, mptcp included
-    #[arg(short, long, conflicts_with = "udp")]
+    /// Only tcp, mptcp included; with -U both, as without any
+    #[arg(short, long)]
     pub tcp: bool,
 
     /// Only udp

@@ -154,7 +154,7 @@ impl Watch {
             },
             choice: Choice::Best,
         })?;
-        greet(&source);
+        greet(&source, false);
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
         }

@@ -68,7 +68,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             kinds: Kind::ALL.to_vec(),
         },
     })?;
-    greet(&source);
+    greet(&source, args.source.interval.is_some());
     let print = args.output.map(|output| print(output, args.numeric));
     let print = print.transpose()?;
     let (news_sender, news) = mpsc::channel();

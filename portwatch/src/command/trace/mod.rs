@@ -29,6 +29,10 @@ use child::Running;
 use config::Config;
 use summary::Summary;
 
+/// To be said when --interval was given and the kernel tells of events.
+pub(super) const UNUSED_INTERVAL: &str =
+    "--interval is not used: the kernel tells of each event (--from poll would poll)";
+
 /// Lines are written in pieces of about this size.
 const PIECE: usize = 256 << 10;
 
@@ -40,7 +44,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     let config = Config::new(args).map_err(wrong_usage)?;
     let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
-    greet(&source);
+    greet(&source, config.interval_given);
     let mut trace = Trace {
         lines: config.lines,
         filter: config.filter,
@@ -232,10 +236,15 @@ pub(super) async fn ended(command: &mut Option<&mut Running>) {
     }
 }
 
-/// Says what serves, and what it cannot see.
-pub fn greet(source: &Source) {
+/// Says what serves, and what it cannot see. `interval_given`: whether --interval was.
+pub fn greet(source: &Source, interval_given: bool) {
     match source {
-        Source::Live(live) => say(&tracing(live.report())),
+        Source::Live(live) => {
+            say(&tracing(live.report()));
+            if interval_given {
+                say(UNUSED_INTERVAL);
+            }
+        }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
             poll.limits().iter().for_each(|limit| say(limit));
