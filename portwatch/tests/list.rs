@@ -25,6 +25,11 @@ fn main() {
         ("a_group_is_one_row", false, group),
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
+        (
+            "a_filter_that_fails_on_a_row_is_a_failure",
+            false,
+            failing_filter,
+        ),
         ("a_closed_pipe_is_a_normal_end", false, closed_pipe),
         ("help_that_cannot_be_written_is_a_failure", false, full_disk),
         ("other_namespaces_are_listed_as_such", true, namespaces),
@@ -273,6 +278,8 @@ fn wrong_usage() {
         (&["--filter", "dport == 1"][..], "no name 'dport'"),
         (&["list", "--uid", "no-such-user"], "no user 'no-such-user'"),
         (&["-u", "-1"], "no user '-1'"),
+        (&["--filter", "uid == \"root\""], "int compared with string"),
+        (&["--filter", "comm.matches(\"[\")"], "not a valid regex"),
         (&["--frobnicate"], "--frobnicate"),
         (&["--probes", "tracepoint"], "--duration <TIME>"),
         (&["list", "--interval", "50ms"], "--duration <TIME>"),
@@ -289,6 +296,15 @@ fn closed_pipe() {
     let mut command = portwatch(&["-a", "-o", "json"]);
     let (code, _, stderr) = outcome(command.stdout(writer));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+fn failing_filter() {
+    let (_listener, port) = listener();
+    let filter = format!("lport == {port} && args[1000] == \"x\"");
+    let (code, stdout, stderr) = outcome(&mut portwatch(&["-o", "json", "--filter", &filter]));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let complaint = "could not be evaluated once, and nothing was shown then: Index out of bounds";
+    assert!(stderr.contains(complaint), "{stderr}");
 }
 
 fn full_disk() {

@@ -31,14 +31,17 @@ Filter expressions are CEL (https://cel.dev) over the names of the fields (see -
 Numbers are int, `ts` is a timestamp, `args` a list of strings, `parents` and `holders` lists of maps
 with `pid` and `comm`. A field that an event does not have is null: `error != null` asks for
 presence, `error != \"EACCES\"` matches without an error, `latency_us > 100` does not. No has() is
-needed.
+needed. What can never be right (a number compared with \"root\", a division by 0, a pattern that is
+none) is refused at the start; an expression that fails on some events (args[9] of fewer words)
+does not show these, says so at the end, and makes the exit code 1.
 
 Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a
 file, it holds events only: what the command prints goes to stderr, unless --write puts the events
 elsewhere. The command runs as the user who called sudo, and its exit code is portwatch's.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
-its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
+-d, -c and a reader that leaves end the trace, not the command: it is waited for, and its code counts.")]
 pub struct TraceArgs {
     /// Kinds of events
     #[arg(

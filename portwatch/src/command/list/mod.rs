@@ -89,12 +89,15 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         result => result?,
     }
     hint(&limits);
-    if let Some(complaint) = wanted.filter.expr.as_ref().and_then(|x| x.complaint()) {
-        say(&complaint);
-    }
     // The program ends: giving back the memory of each row would only take time.
     std::mem::forget(rows);
-    Ok(Exit::Fine)
+    Ok(match wanted.filter.complaint() {
+        Some(complaint) => {
+            say(&complaint);
+            Exit::Failed
+        }
+        None => Exit::Fine,
+    })
 }
 
 /// Tells what could not be seen, in one line.

@@ -100,7 +100,15 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
             "{differences} differences between events and snapshots of the kernel's sockets, all repaired"
         ));
     }
-    Ok(Exit::Fine)
+    // Of rows it is asked again with each drawing, so events are what counts first.
+    let complaint = top.events.complaint().or_else(|| top.screen.complaint());
+    Ok(match complaint {
+        Some(complaint) => {
+            say(&complaint);
+            Exit::Failed
+        }
+        None => Exit::Fine,
+    })
 }
 
 /// Where events come from, and what is missing because of that.

@@ -82,7 +82,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
         .follow(&mut source, &mut signals, config.duration, command.as_mut())
         .await;
     let result = match ended {
-        Ok(why) => trace.finish(source, why),
+        Ok(why) => trace.finish(source, why, config.require_complete),
         // Detaches: the command must not pay for a trace that failed.
         Err(error) => {
             drop(source);
@@ -91,7 +91,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     };
     // Whatever became of the trace, the command is in the foreground until it ends.
     let Some(command) = command else {
-        return verdict(result?, config.require_complete);
+        return result;
     };
     if let Err(error) = &result {
         say(&format!("{error:#}; the command runs on"));
@@ -100,16 +100,16 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     match result {
         Err(_) => Ok(Exit::Failed),
         Ok(_) if exit.code() != 0 => Ok(exit),
-        Ok(complete) => verdict(complete, config.require_complete),
+        result => result,
     }
 }
 
-pub(super) fn verdict(complete: bool, required: bool) -> Result<Exit> {
-    Ok(if required && !complete {
+pub(super) fn verdict(complete: bool, required: bool) -> Exit {
+    if required && !complete {
         Exit::Incomplete
     } else {
         Exit::Fine
-    })
+    }
 }
 
 /// Why tracing ended.
@@ -190,20 +190,24 @@ impl Trace {
         }
     }
 
-    /// Shows what was still on its way and tells the summary; whether nothing is missing. What a
-    /// reader that left did not get is not missing.
-    fn finish(&mut self, source: Source, why: Why) -> Result<bool> {
+    /// Shows what was still on its way and tells the summary. What a reader that left did not get
+    /// is not missing.
+    fn finish(&mut self, source: Source, why: Why, require_complete: bool) -> Result<Exit> {
         let mut rest = Vec::new();
         let accounts = source.finish(&mut rest)?;
         if why == Why::ReaderLeft {
-            return Ok(true);
+            return Ok(Exit::Fine);
         }
         match self.put(&mut rest) {
-            Err(error) if is_closed_pipe(&error) => return Ok(true),
+            Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
             result => result?,
         }
-        self.summary.tell(&accounts, self.filter.expr.as_ref());
-        Ok(accounts.complete())
+        let complaint = self.filter.complaint();
+        self.summary.tell(&accounts, complaint.as_deref());
+        Ok(match verdict(accounts.complete(), require_complete) {
+            Exit::Fine if complaint.is_some() => Exit::Failed,
+            exit => exit,
+        })
     }
 
     /// Shows those of the events that are asked for, and takes them out of the vector.

@@ -135,6 +135,11 @@ impl Screen {
         }
     }
 
+    /// What to tell at the end of the filter.
+    pub fn complaint(&self) -> Option<String> {
+        self.wanted.filter.as_ref()?.complaint()
+    }
+
     /// Whether what is shown does not change by itself.
     pub fn is_frozen(&self) -> bool {
         self.frozen.is_some()
