@@ -278,6 +278,7 @@ fn wrong_usage() {
         (&["--filter", "dport == 1"][..], "no name 'dport'"),
         (&["list", "--uid", "no-such-user"], "no user 'no-such-user'"),
         (&["-u", "-1"], "no user '-1'"),
+        (&["--netns", "/proc/self/ns/uts"], "is no network namespace"),
         (&["--filter", "uid == \"root\""], "int compared with string"),
         (&["--filter", "comm.matches(\"[\")"], "not a valid regex"),
         (&["--frobnicate"], "--frobnicate"),
