@@ -38,6 +38,11 @@ fn main() {
             true,
             ordinary_user,
         ),
+        (
+            "a_proc_that_hides_processes_is_in_the_hint",
+            true,
+            hidden_processes,
+        ),
     ];
     // SAFETY: takes nothing and touches no memory.
     let root = unsafe { libc::geteuid() } == 0;
@@ -347,8 +352,8 @@ fn namespaces() {
     drop(own);
 }
 
-fn ordinary_user() {
-    let (_listener, port) = listener();
+/// Copies the program to where everybody may run it.
+fn public_program() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("portwatch");
     std::fs::copy(env!("CARGO_BIN_EXE_portwatch"), &program).unwrap();
@@ -356,6 +361,28 @@ fn ordinary_user() {
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(path, all).unwrap();
     }
+    (folder, program)
+}
+
+fn hidden_processes() {
+    let (_folder, program) = public_program();
+    let script = "mount -t proc -o hidepid=2 proc /proc && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" -o json";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(&program);
+    let (code, _, stderr) = outcome(command.stdin(Stdio::null()).current_dir("/"));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let hint = "/proc hides the processes of other users (hidepid)";
+    assert!(
+        stderr.contains(hint) && stderr.contains("needs root"),
+        "{stderr}"
+    );
+}
+
+fn ordinary_user() {
+    let (_listener, port) = listener();
+    let (_folder, program) = public_program();
     let mut command = Command::new(&program);
     command.args(["-P", &port.to_string(), "-o", "json"]);
     command

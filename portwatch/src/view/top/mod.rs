@@ -6,6 +6,7 @@ mod details;
 mod draw;
 mod help;
 mod keys;
+mod line;
 mod order;
 mod scene;
 #[cfg(test)]
