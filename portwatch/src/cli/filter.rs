@@ -10,7 +10,7 @@ use crate::filter::Span;
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Filters")]
 pub struct FilterArgs {
-    /// Process ids, also ranges
+    /// Process ids, also ranges: 812,4000-4999
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     #[arg(allow_negative_numbers = true)]
     pub pid: Vec<Span<u32>>,
@@ -25,19 +25,19 @@ pub struct FilterArgs {
     #[arg(allow_negative_numbers = true)]
     pub uid: Vec<String>,
 
-    /// tcp, mptcp included
+    /// Only tcp, mptcp included; with -U both
     #[arg(short, long)]
     pub tcp: bool,
 
-    /// udp
+    /// Only udp
     #[arg(short = 'U', long)]
     pub udp: bool,
 
-    /// Sockets of the family IPv4
+    /// Only sockets of the family IPv4
     #[arg(short = '4', long)]
     pub ipv4: bool,
 
-    /// Sockets of the family IPv6
+    /// Only sockets of the family IPv6, v4-mapped ones included
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
@@ -57,7 +57,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_net)]
     pub net: Vec<IpNet>,
 
-    /// A CEL expression over the names of the fields, such as 'lport < 1024 && uid != 0'
+    /// A CEL expression (https://cel.dev) over the names of the fields: 'lport < 1024 && uid != 0'
     #[arg(long, value_name = "EXPR")]
     pub filter: Option<String>,
 }

@@ -47,8 +47,9 @@ Which question, which command:
   which ports does a command use?           portwatch trace -- npm start
   what can this kernel give?                portwatch doctor
 
-list and who need no root, but without it see only your own processes. Without a command, options
-are those of list. Each command explains itself: portwatch list --help")]
+Without root, list and who show the sockets of this network namespace, with the owners of your own
+processes only; trace and top poll, and miss what is short-lived. Without a command, options are
+those of list. Each command explains itself: portwatch list --help")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -168,10 +169,32 @@ impl ValueEnum for Field {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::Column;
 
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_explains_every_name() {
+        let help = |name: &str| {
+            let mut command = Cli::command();
+            let command = command.find_subcommand_mut(name).unwrap();
+            command.get_after_long_help().unwrap().to_string()
+        };
+        let explained = |help: &str, name: &str| {
+            let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
+            help.split(|c: char| !is_of_name(c))
+                .any(|word| word == name)
+        };
+        let (trace, list) = (help("trace"), help("list"));
+        for field in Field::ALL {
+            assert!(explained(&trace, field.as_str()), "trace: {field}");
+        }
+        for column in Column::ALL {
+            assert!(explained(&list, column.as_str()), "list: {column:?}");
+        }
     }
 
     #[test]

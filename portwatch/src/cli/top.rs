@@ -23,7 +23,8 @@ Examples:
 Filters only hide rows and events. Expressions of --filter may use the names that rows and events
 share, such as lport or comm.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, also when stdout is no terminal.")]
+Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also
+when stdout is no terminal.")]
 pub struct TopArgs {
     #[command(flatten)]
     pub filter: FilterArgs,

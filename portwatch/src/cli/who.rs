@@ -44,7 +44,7 @@ pub struct WhoArgs {
     #[arg(value_name = "[ADDR:]PORT")]
     pub target: Target,
 
-    /// Only tcp, mptcp included; with -U both, as without any
+    /// Only tcp, mptcp included; with -U both
     #[arg(short, long)]
     pub tcp: bool,
 
