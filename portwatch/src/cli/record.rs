@@ -40,8 +40,9 @@ Events are numbered anew in each. --append takes the last of these files.
 A disk that is full, or a file that cannot be written any more, ends the recording; what was recorded
 until then stays whole, and a command runs on.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
-its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
+its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
+The end of -d or -c ends the recording but not the command, which is waited for.")]
 pub struct RecordArgs {
     /// The session to make, readable for its owner only
     #[arg(value_name = "FILE")]
