@@ -366,8 +366,8 @@ impl Outcome {
         text.push_str(&crate::sanitize::text(&self.files));
         text.push_str(": ");
         human::push_bytes(&mut text, self.bytes);
-        if self.events > 0 {
-            text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
+        if let Some(each) = self.bytes.checked_div(self.events) {
+            text.push_str(&format!(", {each} bytes an event"));
         }
         say(&text);
         if self.differences > 0 {
