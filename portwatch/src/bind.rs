@@ -29,6 +29,25 @@ pub struct Obstacle<'a> {
     pub hard: bool,
 }
 
+/// Why the kernel refuses an address whatever sockets there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// EADDRNOTAVAIL: this machine does not have it.
+    Foreign,
+    /// EINVAL: one of IPv6 that is multicast, with tcp, or that only means something on an interface.
+    Invalid,
+}
+
+impl Refusal {
+    /// Name of the error.
+    pub fn error(self) -> &'static str {
+        match self {
+            Refusal::Foreign => "EADDRNOTAVAIL",
+            Refusal::Invalid => "EINVAL",
+        }
+    }
+}
+
 /// How two addresses get into each other's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {

@@ -39,9 +39,14 @@ pub fn servers(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
 
 /// Whether it waits for others to come: a tcp listener, or a udp socket without a peer.
 pub fn serves(row: &Row) -> bool {
-    match row.state {
+    is_server(row.state, row.event.proto)
+}
+
+/// The same of a socket in this state.
+pub fn is_server(state: State, proto: Option<Proto>) -> bool {
+    match state {
         State::Listen => true,
-        State::Unconn => row.event.proto == Some(Proto::Udp),
+        State::Unconn => proto == Some(Proto::Udp),
         _ => false,
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::bind::Refusal;
 use crate::clock::Clock;
+use crate::event::Proto;
 use crate::probe::cgroup2_mount;
 use crate::process::{Lookup, Process};
 use crate::user::Users;
@@ -181,18 +183,20 @@ pub fn started(pid: u32) -> Option<u64> {
     Some(Clock::new().wall(u64::try_from(boot).ok()?))
 }
 
-/// Whether the kernel refuses to bind to an address because this machine does not have it. The kernel
-/// itself is asked, by a bind that takes no port: lists of addresses say nothing of local routes
-/// and of net.ipv4.ip_nonlocal_bind and its like.
-pub fn is_foreign(addr: IpAddr) -> bool {
+/// Whether the kernel refuses to bind to an address, and why. The kernel itself is asked, by a bind that
+/// takes no port: lists of addresses say nothing of local routes, of net.ipv4.ip_nonlocal_bind and
+/// its like, and of multicast.
+pub fn refusal(proto: Proto, addr: IpAddr) -> Option<Refusal> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
     let family = match addr {
         IpAddr::V4(_) => AddressFamily::INET,
         IpAddr::V6(_) => AddressFamily::INET6,
     };
-    let Ok(socket) = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None) else {
-        return false;
+    let kind = match proto {
+        Proto::Udp => SocketType::DGRAM,
+        _ => SocketType::STREAM,
     };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).ok()?;
     let (on, size) = (1_i32, size_of::<i32>() as libc::socklen_t);
     // Where this is refused, the kernel picks a port for the moment, which does no harm.
     // SAFETY: the descriptor is open, and the value is of the size told.
@@ -205,7 +209,11 @@ pub fn is_foreign(addr: IpAddr) -> bool {
             size,
         );
     }
-    bind(&socket, &SocketAddr::new(addr, 0)) == Err(Errno::ADDRNOTAVAIL)
+    match bind(&socket, &SocketAddr::new(addr, 0)) {
+        Err(Errno::ADDRNOTAVAIL) => Some(Refusal::Foreign),
+        Err(Errno::INVAL) => Some(Refusal::Invalid),
+        _ => None,
+    }
 }
 
 /// Whether this process has a capability, by its number in capability.h, in effect.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::bind::{self, Attempt, Obstacle, Overlap};
+use crate::bind::{self, Attempt, Obstacle, Overlap, Refusal};
 use crate::event::Proto;
 use crate::filter::{Span, Spans};
 use crate::group;
@@ -33,8 +33,8 @@ pub struct Rules {
     pub ephemeral: Span<u16>,
     /// But not these (net.ipv4.ip_local_reserved_ports).
     pub reserved: Spans<u16>,
-    /// The address of the question is none that may be bound here.
-    pub foreign: bool,
+    /// Protocols with which the address of the question cannot be bound here.
+    pub refusals: Vec<(Proto, Refusal)>,
 }
 
 /// The answer for one protocol.
@@ -56,8 +56,8 @@ pub struct Report<'a> {
 #[derive(Debug)]
 pub struct Bind<'a> {
     pub attempt: Attempt,
-    /// The address is none that may be bound here: EADDRNOTAVAIL.
-    pub foreign: bool,
+    /// The address cannot be bound here, whatever sockets there are.
+    pub refusal: Option<Refusal>,
     /// Needs a privilege that is not there: EACCES before any socket is looked at.
     pub denied: bool,
     pub obstacles: Vec<Obstacle<'a>>,
@@ -75,13 +75,30 @@ impl Bind<'_> {
     }
 
     fn error_if(&self, in_use: bool) -> Option<&'static str> {
-        // __inet_bind looks at the address first, __inet6_bind at the privilege.
-        match (self.foreign, self.denied) {
-            (true, false) => Some("EADDRNOTAVAIL"),
-            (true, true) if self.attempt.addr.is_ipv4() => Some("EADDRNOTAVAIL"),
+        // __inet_bind looks at the address first, __inet6_bind at the privilege, but at tcp with
+        // multicast before that.
+        match (self.refusal, self.denied) {
+            (Some(refusal), false) => Some(refusal.error()),
+            (Some(refusal), true) if self.attempt.addr.is_ipv4() || self.is_tcp_multicast() => {
+                Some(refusal.error())
+            }
             (_, true) => Some("EACCES"),
-            (false, false) => in_use.then_some("EADDRINUSE"),
+            (None, false) => in_use.then_some("EADDRINUSE"),
         }
+    }
+
+    fn is_tcp_multicast(&self) -> bool {
+        self.attempt.proto != Proto::Udp && self.attempt.addr.is_multicast()
+    }
+
+    /// Why the address cannot be bound, when that is what stops it.
+    pub fn refused(&self) -> Option<&'static str> {
+        let refusal = self.refusal.filter(|x| self.error() == Some(x.error()))?;
+        Some(match refusal {
+            Refusal::Foreign => "this machine does not have that address",
+            Refusal::Invalid if self.is_tcp_multicast() => "tcp has no multicast",
+            Refusal::Invalid => "the address means nothing without an interface",
+        })
     }
 }
 
@@ -128,7 +145,8 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
             };
             Bind {
                 attempt,
-                foreign: rules.foreign,
+                refusal: (rules.refusals.iter())
+                    .find_map(|&(of, refusal)| (of == proto).then_some(refusal)),
                 denied: question.port < rules.unprivileged_start && !rules.privileged,
                 obstacles: bind::obstacles(&attempt, rows),
             }
@@ -162,13 +180,11 @@ fn concerns(row: &Row, addr: IpAddr) -> bool {
 impl Report<'_> {
     /// What happens to a bind now, in one sentence without its end; `place` is what it calls the port.
     pub fn verdict(&self, place: &str, question: &Question, rules: &Rules) -> String {
-        let fails = |with: &str| self.binds.iter().any(|x| x.error() == Some(with));
-        if fails("EADDRNOTAVAIL") {
-            return format!(
-                "a bind to {place} fails with EADDRNOTAVAIL: this machine does not have that address"
-            );
+        let refused = |x: &Bind<'_>| Some((x.error()?, x.refused()?));
+        if let Some((error, why)) = self.binds.iter().find_map(refused) {
+            return format!("a bind to {place} fails with {error}: {why}");
         }
-        if fails("EACCES") {
+        if self.binds.iter().any(|x| x.error() == Some("EACCES")) {
             return format!(
                 "a bind to {place} fails with EACCES: ports below {} need root or \
                  CAP_NET_BIND_SERVICE",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Trial};
 use portwatch::bind::{Attempt, obstacles};
 use portwatch::event::Proto;
-use portwatch::machine::is_foreign;
+use portwatch::machine::refusal;
 use portwatch::port::Bind;
 use portwatch::row::{Row, State};
 use portwatch::snapshot::{Options, take};
@@ -40,6 +40,10 @@ fn main() {
         ("time_wait_stops_only_binds_without_so_reuseaddr", time_wait),
         ("a_free_port_is_free", free),
         ("another_namespace_has_ports_of_its_own", other_namespace),
+        (
+            "multicast_and_broadcast_are_bound_as_the_kernel_has_it",
+            multicast,
+        ),
         (
             "an_address_that_is_not_here_cannot_be_bound_unless_the_namespace_allows_it",
             addresses,
@@ -160,7 +164,7 @@ fn compare(
     };
     let forecast = Bind {
         attempt,
-        foreign: is_foreign(addr),
+        refusal: refusal(attempt.proto, addr),
         denied: false,
         obstacles: obstacles(&attempt, rows),
     };
@@ -169,6 +173,7 @@ fn compare(
         Err(error) => match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Some("EADDRINUSE"),
             Some(libc::EADDRNOTAVAIL) => Some("EADDRNOTAVAIL"),
+            Some(libc::EINVAL) => Some("EINVAL"),
             _ => panic!("{situation}: {addr}: {error}"),
         },
     };
@@ -301,6 +306,40 @@ fn other_namespace() {
     assert_eq!(row.event.lport, Some(port));
     assert_ne!(row.event.netns, netns());
     check(Protocol::TCP, port, "free");
+}
+
+fn multicast() {
+    // Whether tcp and udp can be bound there.
+    for (addr, tcp, udp) in [
+        ("224.0.0.1", true, true),
+        ("255.255.255.255", true, true),
+        ("127.255.255.255", true, true),
+        ("::ffff:224.0.0.1", true, true),
+        ("ff0e::1", false, true),
+        ("ff05::1", false, true),
+        // of a link, but of which
+        ("ff02::1", false, false),
+        ("fe80::1", false, false),
+    ] {
+        for (proto, succeeds) in [(Protocol::TCP, tcp), (Protocol::UDP, udp)] {
+            let (socket, port) = server(proto, "127.0.0.1", false);
+            drop(socket);
+            let got = compare(&snapshot(), proto, addr, false, port, "free");
+            assert_eq!(got, succeeds, "{addr}");
+            if !succeeds {
+                continue;
+            }
+            let (socket, port) = server(proto, addr, false);
+            if proto == Protocol::TCP {
+                socket.listen(1).unwrap();
+            }
+            let rows = snapshot();
+            for other in [addr, "0.0.0.0", "::", "127.0.0.1"] {
+                compare(&rows, proto, other, false, port, "taken");
+            }
+            assert!(!compare(&rows, proto, addr, false, port, "taken"), "{addr}");
+        }
+    }
 }
 
 fn addresses() {

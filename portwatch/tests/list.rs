@@ -25,12 +25,23 @@ fn main() {
         ("a_group_is_one_row", false, group),
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
+        (
+            "a_filter_that_fails_on_a_row_is_a_failure",
+            false,
+            failing_filter,
+        ),
         ("a_closed_pipe_is_a_normal_end", false, closed_pipe),
+        ("help_that_cannot_be_written_is_a_failure", false, full_disk),
         ("other_namespaces_are_listed_as_such", true, namespaces),
         (
             "an_ordinary_user_gets_one_hint_and_no_error",
             true,
             ordinary_user,
+        ),
+        (
+            "a_proc_that_hides_processes_is_in_the_hint",
+            true,
+            hidden_processes,
         ),
     ];
     // SAFETY: takes nothing and touches no memory.
@@ -156,6 +167,8 @@ fn every_state() {
     // a FIN that has arrived
     let mut byte = [0];
     std::io::Read::read(&mut &accepted, &mut byte).unwrap();
+    let only_listen = rows(&["-a", "--state", "listen", "-P", &port, "-o", "json"]);
+    assert_eq!(states(only_listen), ["LISTEN"]);
     let half_closed = rows(&[
         "--state",
         "close-wait,fin-wait-2",
@@ -180,6 +193,8 @@ fn filters() {
         (&["-P", &text, "-6"], false),
         (&["-P", &text, "--net", "127.0.0.0/8"], true),
         (&["-P", &text, "--net", "10.0.0.0/8"], false),
+        (&["-P", &text, "--net", "::ffff:127.0.0.0/104"], true),
+        (&["-P", &text, "--net", "::ffff:10.0.0.1"], false),
         (&["-P", &text, "--netns", "/proc/self/ns/net"], true),
         (&["-P", &text, "--comm", "no-such-comm"], false),
         (&["--filter", &condition], true),
@@ -267,6 +282,10 @@ fn wrong_usage() {
     for (args, expected) in [
         (&["--filter", "dport == 1"][..], "no name 'dport'"),
         (&["list", "--uid", "no-such-user"], "no user 'no-such-user'"),
+        (&["-u", "-1"], "no user '-1'"),
+        (&["--netns", "/proc/self/ns/uts"], "is no network namespace"),
+        (&["--filter", "uid == \"root\""], "int compared with string"),
+        (&["--filter", "comm.matches(\"[\")"], "not a valid regex"),
         (&["--frobnicate"], "--frobnicate"),
         (&["--probes", "tracepoint"], "--duration <TIME>"),
         (&["list", "--interval", "50ms"], "--duration <TIME>"),
@@ -283,6 +302,30 @@ fn closed_pipe() {
     let mut command = portwatch(&["-a", "-o", "json"]);
     let (code, _, stderr) = outcome(command.stdout(writer));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+fn failing_filter() {
+    let (_listener, port) = listener();
+    let filter = format!("lport == {port} && args[1000] == \"x\"");
+    let (code, stdout, stderr) = outcome(&mut portwatch(&["-o", "json", "--filter", &filter]));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let complaint = "could not be evaluated once, and nothing was shown then: Index out of bounds";
+    assert!(stderr.contains(complaint), "{stderr}");
+}
+
+fn full_disk() {
+    for args in [&["--help"][..], &["--version"], &["list", "-h"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = portwatch(args);
+        let (code, _, stderr) = outcome(command.stdout(full.unwrap()));
+        assert_eq!(code, Some(1), "{args:?}");
+        let expected = "portwatch: writing to stdout: No space left on device";
+        assert!(stderr.starts_with(expected), "{stderr}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, _, stderr) = outcome(command.stdout(writer));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
 }
 
 fn namespaces() {
@@ -309,8 +352,8 @@ fn namespaces() {
     drop(own);
 }
 
-fn ordinary_user() {
-    let (_listener, port) = listener();
+/// Copies the program to where everybody may run it.
+fn public_program() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("portwatch");
     std::fs::copy(env!("CARGO_BIN_EXE_portwatch"), &program).unwrap();
@@ -318,6 +361,28 @@ fn ordinary_user() {
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(path, all).unwrap();
     }
+    (folder, program)
+}
+
+fn hidden_processes() {
+    let (_folder, program) = public_program();
+    let script = "mount -t proc -o hidepid=2 proc /proc && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" -o json";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(&program);
+    let (code, _, stderr) = outcome(command.stdin(Stdio::null()).current_dir("/"));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let hint = "/proc hides the processes of other users (hidepid)";
+    assert!(
+        stderr.contains(hint) && stderr.contains("needs root"),
+        "{stderr}"
+    );
+}
+
+fn ordinary_user() {
+    let (_listener, port) = listener();
+    let (_folder, program) = public_program();
     let mut command = Command::new(&program);
     command.args(["-P", &port.to_string(), "-o", "json"]);
     command

@@ -65,6 +65,11 @@ fn main() {
             damaged,
         ),
         (
+            "a_tree_with_some_tables_says_which_are_missing",
+            Needs::Nothing,
+            some_tables,
+        ),
+        (
             "a_tree_without_namespaces_is_one",
             Needs::Nothing,
             no_namespaces,
@@ -649,6 +654,51 @@ fn damaged() {
     ] {
         assert!(limits.contains(expected), "{limits}");
     }
+}
+
+fn some_tables() {
+    let limits = |there: &[&str]| {
+        let tree = Tree::new();
+        for pid in [1, 10, 20] {
+            for table in ["tcp", "tcp6", "udp", "udp6"] {
+                if !there.contains(&table) {
+                    fs::remove_file(tree.path(&format!("{pid}/net/{table}"))).unwrap();
+                }
+            }
+        }
+        let all = tree.take();
+        let ports: Vec<u16> = all
+            .rows
+            .iter()
+            .map(|row| row.event.lport.unwrap())
+            .collect();
+        let expected = |table, port| {
+            assert_eq!(ports.contains(&port), there.contains(&table), "{there:?}");
+        };
+        expected("tcp", 8080);
+        expected("udp", 53);
+        all.limits.join("\n")
+    };
+    let unread = "tables of sockets could not be read: ";
+    let reason = "No such file or directory (os error 2)";
+    for (there, missing) in [
+        (&["tcp"][..], &["udp", "tcp6", "udp6"][..]),
+        (&["udp", "udp6"], &["tcp", "tcp6"]),
+        (&["tcp", "udp", "tcp6"], &["udp6"]),
+        (&["tcp6"], &["tcp", "udp", "udp6"]),
+    ] {
+        let missing: Vec<String> = (missing.iter().map(|x| format!("{x}: {reason}"))).collect();
+        assert_eq!(limits(there), format!("{unread}{}", missing.join(", ")));
+    }
+    // a kernel without IPv6
+    assert_eq!(limits(&["tcp", "udp"]), "");
+
+    // without processes, as a copy of net alone is
+    let tree = Tree(tempfile::tempdir().unwrap());
+    tree.write("net/tcp", format!("{HEADING}{TCP}"));
+    let all = tree.take();
+    assert_eq!(all.rows.len(), 2);
+    assert!(all.limits.join("\n").contains(&format!("udp: {reason}")));
 }
 
 fn no_namespaces() {

@@ -41,6 +41,11 @@ fn main() {
         ),
         ("csv_and_text_begin_with_names", header_first),
         ("count_and_duration_end_a_trace", count_and_duration),
+        (
+            "a_filter_that_fails_on_an_event_is_a_failure",
+            failing_filter,
+        ),
+        ("an_interval_that_is_not_used_is_told", unused_interval),
         ("an_interrupt_ends_a_trace_with_a_summary", interrupt),
         (
             "a_second_interrupt_ends_it_though_nobody_reads",
@@ -234,10 +239,52 @@ fn count_and_duration() {
     ]);
     let (code, stdout, stderr) = outcome(output);
     assert_eq!((code, stdout.lines().count()), (Some(7), 2), "{stderr}");
+    // The command outlives the time, and its code counts.
+    let script = "sleep 0.5; echo to the end; exit 3";
+    let command = ["--", "sh", "-c", script];
+    let trace = ["trace", "-d", "50ms", "--write", "/dev/null"];
+    let (code, stdout, stderr) = outcome(run(&[&trace[..], &command].concat()));
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(3), "to the end\n"),
+        "{stderr}"
+    );
     let started = Instant::now();
     let (code, _, stderr) = outcome(run(&["trace", "-P", "1", "-d", "200ms"]));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+fn failing_filter() {
+    let filter = ["trace", "--filter", "args[1000] == \"x\"", "--"];
+    // the command's own code comes first
+    for (code, expected) in [("sys.exit(7)", 7), ("sys.exit(0)", 1)] {
+        let script = NETWORK.replace("sys.exit(7)", code);
+        let output = run(&[&filter[..], &["python3", "-c", &script]].concat());
+        let (code, _, stderr) = outcome(output);
+        assert_eq!(code, Some(expected), "{stderr}");
+        assert!(
+            stderr.contains("could not be evaluated 7 times"),
+            "{stderr}"
+        );
+    }
+}
+
+fn unused_interval() {
+    let told = |args: &[&str]| {
+        let (code, _, stderr) = outcome(run(args));
+        assert_eq!(code, Some(0), "{stderr}");
+        stderr.matches("--interval is not used").count()
+    };
+    let interval = ["--interval", "50ms"];
+    let trace = ["trace", "-P", "1", "-d", "100ms"];
+    let list = ["list", "-P", "1", "-d", "100ms"];
+    for command in [&trace[..], &list] {
+        assert_eq!(told(&[command, &interval].concat()), 1);
+        assert_eq!(told(command), 0);
+        let poll = [command, &interval, &["--from", "poll"]].concat();
+        assert_eq!(told(&poll), 0);
+    }
 }
 
 fn interrupt() {

@@ -9,6 +9,7 @@ use super::{ProbeArgs, ReportFormat};
 /// Attaches the probes as `trace` does and tells how each thing is observed. Exit code 1 when
 /// nothing can be traced.
 #[derive(Debug, Args)]
+#[command(mut_arg("probes", |arg| arg.help("Kind of probes to try; with one of them only that")))]
 #[command(after_long_help = "\
 JSON has these keys:
   portwatch        version

@@ -1,7 +1,7 @@
 //! Filter flags, the same for events and for rows.
 
 use clap::Args;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::filter::Span;
 
@@ -10,31 +10,34 @@ use crate::filter::Span;
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Filters")]
 pub struct FilterArgs {
-    /// Process ids, also ranges
+    /// Process ids, also ranges: 812,4000-4999
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(allow_negative_numbers = true)]
     pub pid: Vec<Span<u32>>,
 
     /// Ports of either end, also ranges: 80,8000-8999
     #[arg(short = 'P', long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(allow_negative_numbers = true)]
     pub port: Vec<Span<u16>>,
 
     /// Users, by name or number
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(allow_negative_numbers = true)]
     pub uid: Vec<String>,
 
-    /// tcp, mptcp included
+    /// Only tcp, mptcp included; with -U both
     #[arg(short, long)]
     pub tcp: bool,
 
-    /// udp
+    /// Only udp
     #[arg(short = 'U', long)]
     pub udp: bool,
 
-    /// Sockets of the family IPv4
+    /// Only sockets of the family IPv4
     #[arg(short = '4', long)]
     pub ipv4: bool,
 
-    /// Sockets of the family IPv6
+    /// Only sockets of the family IPv6, v4-mapped ones included
     #[arg(short = '6', long)]
     pub ipv6: bool,
 
@@ -54,16 +57,51 @@ pub struct FilterArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_net)]
     pub net: Vec<IpNet>,
 
-    /// A CEL expression over the names of the fields, such as 'lport < 1024 && uid != 0'
+    /// A CEL expression (https://cel.dev) over the names of the fields: 'lport < 1024 && uid != 0'
     #[arg(long, value_name = "EXPR")]
     pub filter: Option<String>,
 }
 
-/// One address is the network of just that address.
+/// One address is the network of just that address. A v4-mapped network is the one of IPv4, as events
+/// show such addresses as IPv4.
 fn parse_net(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
+    let net = text
+        .parse::<IpNet>()
         .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
         .map_err(|_| {
             format!("'{text}' is not a network: write 10.0.0.0/8, 2001:db8::/32 or an address")
-        })
+        })?;
+    let mapped = match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => (net.addr().to_ipv4_mapped())
+            .zip(net.prefix_len().checked_sub(96))
+            .and_then(|(addr, length)| Ipv4Net::new(addr, length).ok()),
+    };
+    Ok(mapped.map_or(net, IpNet::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_a_length_or_is_one_address() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            // more than what is mapped
+            ("::ffff:0:0/95", "::ffff:0:0/95"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(parse_net(text), Ok(expected.parse().unwrap()), "{text}");
+        }
+        for text in ["10.0.0.0/33", "::ffff:10.0.0.0/129", "example.com", ""] {
+            assert!(parse_net(text).is_err(), "{text}");
+        }
+    }
 }

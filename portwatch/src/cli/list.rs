@@ -47,13 +47,20 @@ Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent va
   rtt_us retrans rx_bytes tx_bytes accepted
                           of a tcp connection; accepted: of a listener
   service note            name of the port; what is unusual
-A row of several sockets has no sock and no inode: its holders have.")]
+A row of several sockets has no sock and no inode: its holders have.
+
+A value that a row does not have is null in --filter: `note != null` asks for presence, other
+comparisons than != do not match it. More on expressions: portwatch trace --help
+
+Exit codes: 0 fine, also when there is nothing to show; 1 failed, also when --filter could not be
+evaluated on some rows; 2 wrong usage.")]
 pub struct ListArgs {
     /// All states, not only listening tcp and bound udp
-    #[arg(short, long, help_heading = "Filters", conflicts_with = "state")]
+    #[arg(short, long, help_heading = "Filters")]
     pub all: bool,
 
-    /// States as in ss, small or capital: listen, estab, close-wait, time-wait, unconn, …
+    /// Only these states, also with -a. As in ss, small or capital: listen, estab, close-wait,
+    /// time-wait, unconn, …
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_state)]
     #[arg(help_heading = "Filters")]
     pub state: Vec<State>,
@@ -87,8 +94,10 @@ pub struct ListArgs {
     pub sort: Sort,
 
     /// Follow events for this long before the table is printed: seconds, or 500ms, 10s, 5m, 1h. It
-    /// then also tells since when, by whom a socket was opened, and how many were accepted
+    /// then also tells since when, by whom a socket was opened, and how many were accepted. --from,
+    /// --interval and --probes are about these events
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Source")]
+    #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
@@ -167,6 +176,18 @@ mod tests {
             assert_eq!(args.sort, "lport".parse().unwrap());
             assert_eq!(args.numeric, line.ends_with("-n"));
         }
+    }
+
+    #[test]
+    fn states_are_asked_for_with_and_without_all() {
+        assert_eq!(parse("portwatch -a --state listen").state, [State::Listen]);
+    }
+
+    #[test]
+    fn numbers_below_zero_are_values_and_families_stay_flags() {
+        let args = parse("portwatch -u -1 -p 1 -4 -6");
+        assert_eq!(args.filter.uid, ["-1"]);
+        assert!(args.filter.ipv4 && args.filter.ipv6);
     }
 
     #[test]

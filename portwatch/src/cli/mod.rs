@@ -12,7 +12,8 @@ mod who;
 use std::ffi::OsString;
 
 use clap::builder::PossibleValue;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::event::{Field, Kind};
 use crate::probe::Tier;
@@ -46,8 +47,9 @@ Which question, which command:
   which ports does a command use?           portwatch trace -- npm start
   what can this kernel give?                portwatch doctor
 
-list and who need no root, but without it see only your own processes. Without a command, options
-are those of list. Each command explains itself: portwatch list --help")]
+Without root, list and who show the sockets of this network namespace, with the owners of your own
+processes only; trace and top poll, and miss what is short-lived. Without a command, options are
+those of list. Each command explains itself: portwatch list --help")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -68,7 +70,19 @@ impl Cli {
         if !words.get(1).is_some_and(is_own) {
             words.insert(words.len().min(1), "list".into());
         }
-        Self::try_parse_from(words)
+        let ends_open = words.last().is_some_and(|word| word == "--");
+        let cli = Self::try_parse_from(words)?;
+        // Else everything would be traced, where a script's command came out empty.
+        let no_command = match &cli.command {
+            Command::Trace(args) => args.command.is_empty(),
+            Command::Record(args) => args.command.is_empty(),
+            _ => false,
+        };
+        if ends_open && no_command {
+            let message = "no command after --";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(cli)
     }
 }
 
@@ -154,13 +168,33 @@ impl ValueEnum for Field {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+    use crate::row::Column;
 
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_explains_every_name() {
+        let help = |name: &str| {
+            let mut command = Cli::command();
+            let command = command.find_subcommand_mut(name).unwrap();
+            command.get_after_long_help().unwrap().to_string()
+        };
+        let explained = |help: &str, name: &str| {
+            let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
+            help.split(|c: char| !is_of_name(c))
+                .any(|word| word == name)
+        };
+        let (trace, list) = (help("trace"), help("list"));
+        for field in Field::ALL {
+            assert!(explained(&trace, field.as_str()), "trace: {field}");
+        }
+        for column in Column::ALL {
+            assert!(explained(&list, column.as_str()), "list: {column:?}");
+        }
     }
 
     #[test]
@@ -182,7 +216,7 @@ mod tests {
                 "cannot be used with",
             ),
             ("trace --interval 0", "no time at all"),
-            ("trace -c 0", "0 is not in 1.."),
+            ("trace -c 0", "'0' is not a number of events from 1"),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
             ("record", "<FILE>"),
@@ -191,7 +225,15 @@ mod tests {
             ("record s.db -n", "--output"),
             ("who", "[ADDR:]PORT"),
             ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
-            ("who 80 -t -U", "cannot be used with"),
+            ("trace -t --", "no command after --"),
+            ("record s.db --", "no command after --"),
+            ("record s.db --max-age -1", "'-1' is not a time"),
+            ("trace -p -1", "'-1' is not a number from 0 to 4294967295"),
+            ("-P -1", "'-1' is not a number from 0 to 65535"),
+            ("trace -d -1", "'-1' is not a time"),
+            ("trace --interval -5", "'-5' is not a time"),
+            ("trace --ring-size -1", "'-1' is not a size"),
+            ("trace -c -1", "'-1' is not a number of events"),
             (
                 "list -F dport",
                 "no column 'dport'; there are: proto, state",
@@ -201,7 +243,6 @@ mod tests {
                 "--state listening",
                 "no state 'listening'; there are: listen, ",
             ),
-            ("-a --state listen", "cannot be used with"),
             ("list --probes kprobe", "--duration <TIME>"),
             ("--interval 50ms", "--duration <TIME>"),
         ] {

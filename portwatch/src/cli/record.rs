@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::trace::{parse_duration, parse_ring_size, parse_size};
+use super::trace::{parse_count, parse_duration, parse_ring_size, parse_size};
 use super::{Output, ProbeArgs, SourceArgs};
 
 /// Smallest --max-size: a session without events takes a part of it already.
@@ -40,8 +40,9 @@ Events are numbered anew in each. --append takes the last of these files.
 A disk that is full, or a file that cannot be written any more, ends the recording; what was recorded
 until then stays whole, and a command runs on.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
-its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
+its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
+The end of -d or -c ends the recording but not the command, which is waited for.")]
 pub struct RecordArgs {
     /// The session to make, readable for its owner only
     #[arg(value_name = "FILE")]
@@ -53,14 +54,17 @@ pub struct RecordArgs {
 
     /// Go on in another file when this one has about so many bytes: 500M, 2G
     #[arg(long, value_name = "SIZE", value_parser = parse_max_size, help_heading = "File")]
+    #[arg(allow_negative_numbers = true)]
     pub max_size: Option<u64>,
 
     /// Go on in another file after this time: 30m, 24h
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "File")]
+    #[arg(allow_negative_numbers = true)]
     pub max_age: Option<Duration>,
 
     /// Keep so many of these files, the one being written among them, and delete the oldest
     #[arg(long, value_name = "N", help_heading = "File")]
+    #[arg(allow_negative_numbers = true)]
     pub max_files: Option<NonZeroUsize>,
 
     /// Tell the BLAKE3 hash of each executable
@@ -80,12 +84,13 @@ pub struct RecordArgs {
     pub numeric: bool,
 
     /// Stop after this many events
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    #[arg(help_heading = "Run")]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true, help_heading = "Run")]
     pub count: Option<u64>,
 
     /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
+    #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
@@ -97,6 +102,7 @@ pub struct RecordArgs {
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
     #[arg(help_heading = "Run")]
+    #[arg(allow_negative_numbers = true)]
     pub ring_size: u32,
 
     /// Exit with code 4 when anything was lost or could not be seen

@@ -9,6 +9,9 @@ use super::trace::parse_duration;
 use crate::probe::Tier;
 use crate::source::{Choice, poll};
 
+/// Between two snapshots, unless told otherwise.
+const INTERVAL: Duration = Duration::from_millis(200);
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
@@ -16,9 +19,11 @@ pub struct SourceArgs {
     #[arg(long, value_name = "SOURCE", conflicts_with = "probes")]
     pub from: Option<SourceChoice>,
 
-    /// When polling, look this often; what lives shorter is missed
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
-    pub interval: Duration,
+    /// When polling, look this often [default: 200ms]; what lives shorter is missed. Not used where
+    /// the kernel tells of each event
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(allow_negative_numbers = true)]
+    pub interval: Option<Duration>,
 
     /// Poll another /proc, such as the host's that is mounted in a container
     #[arg(long, value_name = "DIR", conflicts_with = "probes")]
@@ -49,7 +54,7 @@ impl SourceArgs {
 
     pub fn poll_options(&self) -> poll::Options {
         poll::Options {
-            interval: self.interval,
+            interval: self.interval.unwrap_or(INTERVAL),
             proc_root: self.proc_root.clone(),
         }
     }

@@ -23,7 +23,8 @@ Examples:
 Filters only hide rows and events. Expressions of --filter may use the names that rows and events
 share, such as lport or comm.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, also when stdout is no terminal.")]
+Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also
+when stdout is no terminal.")]
 pub struct TopArgs {
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -34,6 +35,7 @@ pub struct TopArgs {
 
     /// How long closed sockets stay in sight: seconds, or 500ms, 10s, 5m, 1h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Output")]
     pub keep: Duration,
 
@@ -45,6 +47,7 @@ pub struct TopArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
     pub ring_size: u32,
 }

@@ -27,18 +27,42 @@ Examples:
   portwatch trace --filter 'args.exists(a, a == \"--debug\") || exe.startsWith(\"/tmp/\")'
   portwatch trace -o json -- make test > events.json
 
-Filter expressions are CEL (https://cel.dev) over the names of the fields (see --fields) but `seq`.
-Numbers are int, `ts` is a timestamp, `args` a list of strings, `parents` and `holders` lists of maps
-with `pid` and `comm`. A field that an event does not have is null: `error != null` asks for
-presence, `error != \"EACCES\"` matches without an error, `latency_us > 100` does not. No has() is
-needed.
+Fields, keys of JSON, columns of CSV, names for --filter. Absent values are left out:
+  ts seq                  when the kernel saw it (RFC 3339, UTC); number of the event in this run
+  event origin            what happened; live, or poll when snapshots were compared
+  proto family            tcp, udp, mptcp; ipv4, ipv6
+  laddr lport raddr rport local and remote end; of a bind that failed, what was asked for
+  sock netns              socket cookie, which tells sockets apart; inode number of the namespace
+  pid tid ppid uid gid user comm exe args parents cgroup container unit
+                          the process that did it; parents (pid, comm): nearest first
+  error                   name of the errno, such as EADDRINUSE; absent when it succeeded
+  backlog                 of a listen
+  latency_us              connect: until its outcome; accept: how long it waited in the queue
+  duration_us             close: since established, listen or bind
+  rx_bytes tx_bytes rtt_us retrans
+                          close of a tcp connection
+  accepted                close of a listener: connections it accepted
+  cause reason            close: local, remote, reset, timeout, error; reset: sent, received, and
+                          the kernel's reason
+  holders                 bind that failed with EADDRINUSE: who has the port (pid, comm, sock)
+  count                   lost: how many events
+  service                 name of the well-known port
+
+Filter expressions are CEL (https://cel.dev) over these names but `seq`. Numbers are int, `ts` is a
+timestamp, `args` a list of strings, `parents` and `holders` lists of maps with `pid` and `comm`.
+A field that an event does not have is null: `error != null` asks for presence,
+`error != \"EACCES\"` matches without an error, `latency_us > 100` does not. No has() is needed.
+What can never be right (a number compared with \"root\", a division by 0, a pattern that is none)
+is refused at the start. An expression that fails on some events (args[9] of fewer words) does not
+show these, says so at the end, and makes the exit code 1.
 
 Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a
 file, it holds events only: what the command prints goes to stderr, unless --write puts the events
 elsewhere. The command runs as the user who called sudo, and its exit code is portwatch's.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete; with a command
-its own, 128+N when signal N ended it, 126 or 127 when it could not be started.")]
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
+its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
+The end of -d or -c, or of a reader, ends the trace but not the command, which is waited for.")]
 pub struct TraceArgs {
     /// Kinds of events
     #[arg(
@@ -87,12 +111,13 @@ pub struct TraceArgs {
     pub write: Option<PathBuf>,
 
     /// Stop after this many events
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    #[arg(help_heading = "Run")]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true, help_heading = "Run")]
     pub count: Option<u64>,
 
     /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
+    #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
@@ -103,6 +128,7 @@ pub struct TraceArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
     pub ring_size: u32,
 
@@ -113,6 +139,11 @@ pub struct TraceArgs {
     /// Run this command and show only what it and its descendants do
     #[arg(last = true, value_name = "COMMAND", help_heading = "Run")]
     pub command: Vec<OsString>,
+}
+
+pub(super) fn parse_count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|&count| count > 0);
+    count.ok_or_else(|| format!("'{text}' is not a number of events from 1"))
 }
 
 /// Seconds, or a number with a unit; none is an error.

@@ -23,7 +23,8 @@ A bind is meant to the address given, else to 0.0.0.0 and to [::] for both famil
 SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections and
 TIME-WAIT stop only a bind without SO_REUSEADDR, if they come from a server that had set it too.
 An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless
-net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it.
+net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast
+of IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL).
 
 JSON is one object with these keys; with --wait the events follow, an object a line as from trace:
   port addr netns    the question; addr only when there was one
@@ -43,8 +44,8 @@ pub struct WhoArgs {
     #[arg(value_name = "[ADDR:]PORT")]
     pub target: Target,
 
-    /// Only tcp, mptcp included
-    #[arg(short, long, conflicts_with = "udp")]
+    /// Only tcp, mptcp included; with -U both
+    #[arg(short, long)]
     pub tcp: bool,
 
     /// Only udp
@@ -77,6 +78,13 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let target = match (text.parse(), text.parse::<SocketAddr>()) {
+            (_, Ok(SocketAddr::V6(socket))) if socket.scope_id() != 0 => {
+                return Err(format!(
+                    "'{text}' names an interface, and those are not told apart: write [{}]:{}",
+                    socket.ip(),
+                    socket.port()
+                ));
+            }
             (Ok(port), _) => Some((None, port)),
             (_, Ok(socket)) => Some((Some(socket.ip()), socket.port())),
             _ => text
@@ -106,6 +114,7 @@ mod tests {
             ("*:8080", Some((None, 8080))),
             ("127.0.0.1:8080", Some((Some("127.0.0.1"), 8080))),
             ("[::1]:8080", Some((Some("::1"), 8080))),
+            ("[fe80::1%2]:8080", None),
             ("[::]:8080", Some((Some("::"), 8080))),
             ("[::ffff:10.0.0.1]:80", Some((Some("10.0.0.1"), 80))),
             ("0", None),

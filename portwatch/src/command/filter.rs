@@ -1,6 +1,6 @@
 //! From filter flags to the filter: names become numbers, expressions are compiled.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -70,18 +70,35 @@ fn netns(text: &str) -> Result<u32> {
         Path::new("/run/netns").join(text)
     };
     let hint = "write an inode number, a name as in `ip netns`, or a path such as /proc/1/ns/net";
-    let inode = match std::fs::metadata(&path) {
-        Ok(metadata) => metadata.ino(),
+    match inode_of_namespace(&path) {
+        Ok(Some(inode)) => Ok(inode),
+        Ok(None) => bail!(
+            "--netns {text}: {} is no network namespace; {hint}",
+            path.display()
+        ),
         Err(error) => bail!("--netns {text}: {}: {error}; {hint}", path.display()),
-    };
-    match u32::try_from(inode) {
-        Ok(inode) => Ok(inode),
-        Err(_) => bail!("--netns {text}: {} is no namespace", path.display()),
     }
+}
+
+/// `None` for a file that is no network namespace.
+fn inode_of_namespace(path: &Path) -> rustix::io::Result<Option<u32>> {
+    use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
+    // Opened without effect, as it may be a device or a pipe: only those of nsfs are opened for real.
+    let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if i128::from(fstatfs(&file)?.f_type) != i128::from(libc::NSFS_MAGIC) {
+        return Ok(None);
+    }
+    let inode = u32::try_from(fstat(&file)?.st_ino).ok();
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // SAFETY: this request takes no argument, and the descriptor is open.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    Ok(inode.filter(|_| kind == libc::CLONE_NEWNET))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -102,5 +119,15 @@ mod tests {
         assert_eq!(netns("4026531840").unwrap(), 4026531840);
         let error = format!("{:#}", netns("no-such-namespace").unwrap_err());
         assert!(error.contains("/run/netns/no-such-namespace"), "{error}");
+        for path in [
+            "/etc/passwd",
+            "/",
+            "/dev/null",
+            "/proc/self/ns/mnt",
+            "/proc/self/ns/",
+        ] {
+            let error = format!("{:#}", netns(path).unwrap_err());
+            assert!(error.contains("is no network namespace; write"), "{error}");
+        }
     }
 }

@@ -33,15 +33,7 @@ struct WrongUsage(Error);
 pub fn main() -> ExitCode {
     let cli = match Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody may be there to read it, which changes nothing.
-            let _ = error.print();
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
-                _ => Exit::WrongUsage,
-            }
-            .into();
-        }
+        Err(error) => return tell(&error).into(),
     };
     match run(cli) {
         Ok(exit) => exit,
@@ -55,6 +47,23 @@ pub fn main() -> ExitCode {
         }
     }
     .into()
+}
+
+/// Prints what clap has to say: help and version, or what is wrong with the usage.
+fn tell(error: &clap::Error) -> Exit {
+    use std::io::Write as _;
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    match (error.kind(), printed) {
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Err(error))
+            if error.kind() != std::io::ErrorKind::BrokenPipe =>
+        {
+            say(&format!("writing to stdout: {error}"));
+            Exit::Failed
+        }
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) => Exit::Fine,
+        // Nobody may be there to read it, which changes nothing.
+        _ => Exit::WrongUsage,
+    }
 }
 
 fn run(cli: Cli) -> Result<Exit> {

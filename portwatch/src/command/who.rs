@@ -75,7 +75,7 @@ fn answer(args: &WhoArgs, question: Question, out: &mut Vec<u8>) -> Result<Vec<S
     for row in &mut rows {
         row.event.service = service::of(&row.event);
     }
-    let rules = rules(question.addr);
+    let rules = rules(&question);
     let reports = port::reports(&question, &rules, &rows);
     let answer = Answer {
         started: started(reports.iter().flat_map(|x| &x.servers)),
@@ -101,7 +101,7 @@ fn started<'a>(rows: impl Iterator<Item = &'a Row>) -> HashMap<u32, u64> {
 }
 
 /// The settings of this namespace; the kernel's defaults where they cannot be read.
-fn rules(addr: Option<IpAddr>) -> Rules {
+fn rules(question: &Question) -> Rules {
     /// Of user_namespaces(7): bind to ports below ip_unprivileged_port_start.
     const CAP_NET_BIND_SERVICE: u32 = 10;
     let setting = |name: &str| {
@@ -122,7 +122,9 @@ fn rules(addr: Option<IpAddr>) -> Rules {
         privileged: machine::has_capability(CAP_NET_BIND_SERVICE),
         ephemeral: Span { first, last },
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
-        foreign: addr.is_some_and(machine::is_foreign),
+        refusals: (question.protos.iter())
+            .filter_map(|&proto| Some((proto, machine::refusal(proto, question.addr?)?)))
+            .collect(),
     }
 }
 
@@ -154,7 +156,7 @@ impl Watch {
             },
             choice: Choice::Best,
         })?;
-        greet(&source);
+        greet(&source, false);
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
         }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
-use cel::{Context, ExecutionError, Program, Value as Cel};
+use cel::{Context, Program, Value as Cel};
 
+use super::check::{Check, Type};
 use super::names;
 
 use crate::event::{self, Event, Field, Kind, Origin, Peer, Value};
 use crate::row::{Column, Row, State};
+use crate::sanitize;
 
 /// What an expression can be about.
 pub trait Subject: Sync {
@@ -58,8 +60,13 @@ impl Subject for Row {
     }
 
     fn sample() -> Self {
+        let sshd = Some("sshd".into());
         Row {
-            event: sample(),
+            // not on its port, which is worth a note
+            event: Event {
+                comm: sshd,
+                ..sample()
+            },
             state: State::Listen,
             since: Some(1),
             recv_queue: Some(1),
@@ -110,19 +117,34 @@ impl Expr {
             mismatches: Cell::new(0),
             first_mismatch: RefCell::new(None),
         };
-        match expr.evaluate(&S::sample()) {
-            Ok(Cel::Bool(_)) => Ok(expr),
-            Ok(other) => bail!(
+        let sample = S::sample();
+        let types = |name: &str| {
+            let column = expr.used.iter().find(|x| x.as_str() == name)?;
+            sample.value(*column).as_ref().map(Type::of)
+        };
+        let given = expr.with_values_of(&sample, |scope| {
+            let check = Check {
+                source,
+                program: &expr.program,
+                sample: scope,
+                types: &types,
+            };
+            check.run()?;
+            // What fails here may well not for others, as all that always fails is found above.
+            Ok::<_, anyhow::Error>(expr.program.execute(scope).ok())
+        })?;
+        match given {
+            Some(Cel::Bool(_)) | None => Ok(expr),
+            Some(other) => bail!(
                 "'{source}' gives {}, not true or false: compare it with something",
                 kind_of(&other)
             ),
-            Err(error) if depends_on_data(&error) => Ok(expr),
-            Err(error) => bail!("'{source}': {error}"),
         }
     }
 
     pub fn matches(&self, subject: &impl Subject) -> bool {
-        let problem = match self.evaluate(subject) {
+        let value = self.with_values_of(subject, |scope| self.program.execute(scope));
+        let problem = match value {
             Ok(Cel::Bool(matches)) => return matches,
             Ok(other) => format!("it gave {}, not true or false", kind_of(&other)),
             Err(error) => error.to_string(),
@@ -138,25 +160,30 @@ impl Expr {
         false
     }
 
-    /// What to tell at the end: on how many events it could not be evaluated, and why.
+    /// What to tell at the end: how often it could not be evaluated, and why.
     pub fn complaint(&self) -> Option<String> {
         let reason = self.first_mismatch.borrow();
-        let reason = reason.as_deref()?;
+        // It may quote what came from outside.
+        let reason = sanitize::text(reason.as_deref()?.as_bytes());
+        let times = match self.mismatches.get() {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
         Some(format!(
-            "--filter '{}' could not be evaluated on {} events, which were not shown: {reason}",
+            "--filter '{}' could not be evaluated {times}, and nothing was shown then: {reason}",
             self.source,
-            self.mismatches.get(),
         ))
     }
 
-    fn evaluate<S: Subject>(&self, subject: &S) -> Result<Cel, ExecutionError> {
+    /// Calls `f` with a scope in which names stand for the values of the subject.
+    fn with_values_of<S: Subject, T>(&self, subject: &S, f: impl FnOnce(&Context) -> T) -> T {
         let variables = Variables {
             subject,
             columns: &self.used,
         };
         let mut scope = self.context.new_inner_scope();
         scope.set_variable_resolver(&variables);
-        self.program.execute(&scope)
+        f(&scope)
     }
 }
 
@@ -205,19 +232,6 @@ fn peer_to_cel(peer: &Peer) -> Cel {
         map.insert("sock", i64::try_from(sock).unwrap_or(i64::MAX).into());
     }
     map.into()
-}
-
-/// Whether other events may well not have this error.
-fn depends_on_data(error: &ExecutionError) -> bool {
-    matches!(
-        error,
-        ExecutionError::NoSuchKey(_)
-            | ExecutionError::DivisionByZero(_)
-            | ExecutionError::RemainderByZero(_)
-            | ExecutionError::Overflow(..)
-            | ExecutionError::IndexOutOfBounds(_)
-            | ExecutionError::FunctionError { .. }
-    )
 }
 
 fn kind_of(value: &Cel) -> String {
@@ -313,6 +327,9 @@ mod tests {
         for &field in Field::ALL {
             assert!(sample().value(field).is_some(), "{field}");
         }
+        for &column in Column::ALL {
+            assert!(Row::sample().value(column).is_some(), "{}", column.as_str());
+        }
     }
 
     #[test]
@@ -323,6 +340,7 @@ mod tests {
             ("lport > 1024", true),
             (r#"lport > 1024 && comm.startsWith("x")"#, true),
             (r#"lport in [80, 8080]"#, true),
+            ("lport == 8080.0 && lport == 8080u && lport < 8080.5", true),
             (r#""--debug" in args"#, true),
             (r#"args.exists(a, a.startsWith("--"))"#, true),
             (r#"parents.exists(p, p.comm == "x")"#, true),
@@ -369,7 +387,7 @@ mod tests {
         let expr = Expr::new::<Event>(r#"args[7] == "x""#).unwrap();
         assert!(!expr.matches(&event()));
         assert!(!expr.matches(&event()));
-        expect![[r#"--filter 'args[7] == "x"' could not be evaluated on 2 events, which were not shown: Index out of bounds: Int(7)"#]].assert_eq(&expr.complaint().unwrap());
+        expect![[r#"--filter 'args[7] == "x"' could not be evaluated 2 times, and nothing was shown then: Index out of bounds: Int(7)"#]].assert_eq(&expr.complaint().unwrap());
     }
 
     #[test]
@@ -408,13 +426,17 @@ mod tests {
         );
         rejected(
             r#"lport > "80""#,
-            expect![[
-                r#"'lport > "80"': found no matching overload for '_>_' applied to '(int, string)'"#
-            ]],
+            expect![[r#"
+                column 7: int compared with string: they are never equal
+                  lport > "80"
+                        ^"#]],
         );
         rejected(
             "nosuch(lport)",
-            expect!["'nosuch(lport)': Undeclared reference to 'nosuch'"],
+            expect![[r#"
+                column 7: Undeclared reference to 'nosuch'
+                  nosuch(lport)
+                        ^"#]],
         );
         rejected(
             "args.exists(a, b == a)",

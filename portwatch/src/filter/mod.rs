@@ -1,5 +1,6 @@
 //! Which events are shown: all the filter flags as one predicate.
 
+mod check;
 mod expr;
 mod names;
 mod span;
@@ -60,6 +61,11 @@ impl Filter {
                 || holders.iter().any(|x| self.comm_matches(&x.comm)))
             && self.place_matches(&row.event)
             && self.expr.as_ref().is_none_or(|expr| expr.matches(row))
+    }
+
+    /// What to tell at the end when the expression could not be evaluated on some.
+    pub fn complaint(&self) -> Option<String> {
+        self.expr.as_ref()?.complaint()
     }
 
     /// What is asked for apart from the kind of event and the process.

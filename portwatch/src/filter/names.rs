@@ -24,31 +24,17 @@ pub fn used(source: &str, program: &Program, columns: &[Column]) -> Result<Vec<C
         "null_type",
         "type",
     ];
-    let mut free = Vec::new();
-    collect(program.expression(), &mut Vec::new(), &mut free);
     let mut used = Vec::new();
-    for (id, name) in free {
+    for (id, name) in free(program.expression()) {
         match columns.iter().find(|column| column.as_str() == name) {
             Some(column) if !used.contains(column) => used.push(*column),
             Some(_) => {}
             None if TYPES.contains(&name) => {}
             None => {
-                let start = program
-                    .source_info()
-                    .offset_for(id)
-                    .map_or(0, |(start, _)| start);
-                let before = source.get(..start as usize).unwrap_or("");
-                let line = before.matches('\n').count() + 1;
-                let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
                 let names: Vec<&str> = columns.iter().map(|x| x.as_str()).collect();
                 bail!(
                     "{}\nthe names are: {}",
-                    point_at(
-                        source,
-                        line as isize,
-                        column as isize,
-                        &format!("no name '{name}'")
-                    ),
+                    point_to(source, program, id, &format!("no name '{name}'")),
                     names.join(", ")
                 );
             }
@@ -57,13 +43,20 @@ pub fn used(source: &str, program: &Program, columns: &[Column]) -> Result<Vec<C
     Ok(used)
 }
 
+/// The names in an expression that are not bound inside it, with the numbers of their nodes.
+pub fn free(node: &IdedExpr) -> Vec<(u64, &str)> {
+    let mut free = Vec::new();
+    collect(node, &mut Vec::new(), &mut free);
+    free
+}
+
 /// Appends the names that are not bound inside the expression (as `x` in `args.exists(x, …)` is).
 fn collect<'a>(node: &'a IdedExpr, bound: &mut Vec<&'a str>, free: &mut Vec<(u64, &'a str)>) {
     match &node.expr {
         Node::Unspecified | Node::Literal(_) => {}
         Node::Ident(name) => {
             let name = name.as_str();
-            if !name.starts_with('@') && !bound.contains(&name) {
+            if !bound.contains(&name) {
                 free.push((node.id, name));
             }
         }
@@ -108,6 +101,16 @@ fn collect_entry<'a>(
             collect(&entry.value, bound, free);
         }
     }
+}
+
+/// A message with the place of a node, by its number.
+pub fn point_to(source: &str, program: &Program, id: u64, message: &str) -> String {
+    let offset = program.source_info().offset_for(id);
+    let start = offset.map_or(0, |(start, _)| start);
+    let before = source.get(..start as usize).unwrap_or("");
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    point_at(source, line as isize, column as isize, message)
 }
 
 /// A message with the place in the expression that it is about. Line and column count from 1.

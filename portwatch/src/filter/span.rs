@@ -29,7 +29,7 @@ impl<T: Number> FromStr for Span<T> {
         let number = |x: &str| {
             x.trim().parse::<T>().map_err(|_| {
                 format!(
-                    "'{x}' is not a number from 0 to {} (write 80, or a range 8000-8999)",
+                    "'{text}' is not a number from 0 to {} (write 80, or a range 8000-8999)",
                     T::MAX
                 )
             })
@@ -88,7 +88,11 @@ mod tests {
             ),
             (
                 "1-",
-                Err("'' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+                Err("'1-' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+            ),
+            (
+                "-1",
+                Err("'-1' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
             ),
         ] {
             let got = text.parse::<Span<u16>>().map(|x| (x.first, x.last));

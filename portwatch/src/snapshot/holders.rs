@@ -31,6 +31,8 @@ pub struct Holders {
     pub denied: usize,
     /// Processes and files that cannot be told from what is there.
     pub damaged: usize,
+    /// Processes of other users are not even there (hidepid in proc(5)).
+    hidden: bool,
 }
 
 impl Holders {
@@ -71,6 +73,8 @@ impl Holders {
             pairs: all.pairs,
             denied: all.denied.len(),
             damaged: all.damaged,
+            // The first process of a namespace lives as long as that.
+            hidden: root == Path::new("/proc") && !root.join("1").exists(),
         })
     }
 
@@ -85,6 +89,13 @@ impl Holders {
     /// What the user should know.
     pub fn limits(&self) -> Vec<String> {
         let mut limits = Vec::new();
+        if self.hidden {
+            limits.push(format!(
+                "/proc hides the processes of other users (hidepid): neither owners of their sockets \
+                 nor their network namespaces can be told{}",
+                needs_root(false)
+            ));
+        }
         if self.denied > 0 {
             limits.push(format!(
                 "the open files of {} cannot be read{}: owners of their sockets \

@@ -1,7 +1,6 @@
 //! Sockets from the tables of a proc file system: /proc/PID/net/{tcp,tcp6,udp,udp6}, see
 //! proc_pid_net(5). Whoever wrote them may have stopped halfway, or be no kernel at all.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -19,8 +18,7 @@ pub fn table(proto: Proto, family: Family) -> &'static str {
     }
 }
 
-/// Appends the sockets of one table; returns how many of its lines could not be understood. A
-/// missing table of IPv6 is an empty one: the kernel may do without.
+/// Appends the sockets of one table; returns how many of its lines could not be understood.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -31,14 +29,8 @@ pub fn read(
     netns: Option<u32>,
     sockets: &mut Vec<Socket>,
 ) -> std::io::Result<usize> {
-    match std::fs::read(directory.join(table(proto, family))) {
-        Ok(text) => Ok(parse(&text, proto, family, netns, sockets)),
-        Err(error) if error.kind() == ErrorKind::NotFound && family == Family::Ipv6 => {
-            // … unless nothing else is there either.
-            std::fs::metadata(directory.join(table(proto, Family::Ipv4))).map(|_| 0)
-        }
-        Err(error) => Err(error),
-    }
+    let text = std::fs::read(directory.join(table(proto, family)))?;
+    Ok(parse(&text, proto, family, netns, sockets))
 }
 
 fn parse(

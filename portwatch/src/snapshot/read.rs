@@ -2,6 +2,7 @@
 //! else from the tables of /proc.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,6 +17,12 @@ use crate::event::{Family, Proto};
 use crate::row::State;
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+const TABLES: [(Proto, Family); 4] = [
+    (Proto::Tcp, Family::Ipv4),
+    (Proto::Udp, Family::Ipv4),
+    (Proto::Tcp, Family::Ipv6),
+    (Proto::Udp, Family::Ipv6),
+];
 /// What is asked of sock_diag, one after the other.
 const DUMPS: [(Proto, &[Family]); 5] = [
     (Proto::Tcp, &FAMILIES),
@@ -123,9 +130,14 @@ impl Reading {
                 Err(_) if proto == Proto::Mptcp => {}
                 Err(_) => families.iter().for_each(|&family| {
                     let directory = Path::new("/proc/thread-self/net");
-                    if let Err(error) = self.table(directory, proto, family, Some(netns)) {
-                        let name = proc::table(proto, family);
-                        self.tables.push(format!("{name}: {error}"));
+                    match self.table(directory, proto, family, Some(netns)) {
+                        // The kernel may do without IPv6.
+                        Err(error)
+                            if family == Family::Ipv4 || error.kind() != ErrorKind::NotFound =>
+                        {
+                            self.unread(proc::table(proto, family), &error);
+                        }
+                        _ => {}
                     }
                 }),
             }
@@ -173,22 +185,47 @@ impl Reading {
         })
     }
 
-    /// All tables in a directory.
+    /// All tables in a directory. What is missing of a tree that is not whole is noted.
     ///
     /// # Errors
-    /// When one is missing or cannot be read. Nothing of them is kept then.
+    /// When none is there, or one cannot be read. Nothing of them is kept then.
     fn tables(&mut self, directory: &Path, netns: Option<u32>) -> Result<()> {
         let (sockets, lines) = (self.sockets.len(), self.lines);
-        for proto in [Proto::Tcp, Proto::Udp] {
-            for family in FAMILIES {
-                if let Err(error) = self.table(directory, proto, family, netns) {
-                    self.sockets.truncate(sockets);
-                    self.lines = lines;
-                    return Err(error).with_context(|| directory.display().to_string());
-                }
+        let mut missing = Vec::new();
+        let mut there = None;
+        let mut failed = None;
+        for (proto, family) in TABLES {
+            let name = proc::table(proto, family);
+            match self.table(directory, proto, family, netns) {
+                Ok(()) => there = Some(name),
+                Err(error) if error.kind() == ErrorKind::NotFound => missing.push((name, error)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        // A process that ended meanwhile has none any more.
+        if !there.is_some_and(|name| directory.join(name).exists()) {
+            failed = failed.or(missing.pop().map(|(_, error)| error));
+        }
+        if let Some(error) = failed {
+            self.sockets.truncate(sockets);
+            self.lines = lines;
+            return Err(error).with_context(|| directory.display().to_string());
+        }
+        // The kernel may do without IPv6, but then without all of it.
+        if !(missing.iter()).map(|(name, _)| *name).eq(["tcp6", "udp6"]) {
+            for (name, error) in &missing {
+                self.unread(name, error);
             }
         }
         Ok(())
+    }
+
+    /// Notes a table that could not be read, in whatever namespaces, once.
+    fn unread(&mut self, name: &str, error: &std::io::Error) {
+        let text = format!("{name}: {error}");
+        if !self.tables.contains(&text) {
+            self.tables.push(text);
+        }
     }
 
     fn table(

@@ -41,7 +41,7 @@ struct Open {
 
 /// A row of `list`, with what its kind may leave out.
 #[derive(Debug, Deserialize)]
-struct Row {
+pub struct Row {
     netns: u64,
     proto: String,
     state: String,
@@ -61,6 +61,16 @@ struct Holder {
 }
 
 impl Row {
+    /// What events tell as well as snapshots, as text.
+    pub fn told(&self) -> String {
+        let remote = (self.raddr, self.rport);
+        let socket = (self.sock, self.netns, self.pid);
+        format!(
+            "{} {} {}:{} {remote:?} {socket:?}",
+            self.proto, self.state, self.laddr, self.lport
+        )
+    }
+
     fn open(&self) -> Result<Open> {
         let unknown = || format!("in {self:?}");
         Ok(Open {
@@ -141,7 +151,7 @@ fn list(stage: &mut Stage, flags: &[&str]) -> Result<Vec<Row>> {
     rows_of(&stage.start(command)?.wait()?)
 }
 
-fn rows_of(run: &Run) -> Result<Vec<Row>> {
+pub fn rows_of(run: &Run) -> Result<Vec<Row>> {
     run.expect_status(0)?;
     let lines = run.stdout.split(|&byte| byte == b'\n');
     (lines.filter(|line| !line.is_empty()))

@@ -13,6 +13,7 @@ mod loss;
 mod namespaces;
 mod owners;
 pub mod programs;
+mod recording;
 mod rings;
 mod sharing;
 mod udp;
@@ -39,12 +40,14 @@ pub fn all(scale: Scale) -> Vec<Scenario> {
         rings::ALL,
         loss::ALL,
         ending::ATTACHED,
+        recording::REPLAYED,
     ];
     let of_the_program = [
         owners::ALL,
         filters::ALL,
         commands::ALL,
         ending::ALL,
+        recording::ALL,
         usage::ALL,
     ];
     match scale {

@@ -17,13 +17,18 @@ use crate::table::{Difference, Limits, Table};
 
 /// Follows events for this long, or until a signal, and gives the open sockets. Says on stderr
 /// whether anything was missed, and what events and the kernel's sockets did not agree on.
+/// `interval_given`: see [`greet`].
 ///
 /// # Errors
 /// When nothing can be followed, or open sockets cannot be read.
-pub async fn rows(options: &source::Options, duration: Duration) -> Result<snapshot::Snapshot> {
+pub async fn rows(
+    options: &source::Options,
+    duration: Duration,
+    interval_given: bool,
+) -> Result<snapshot::Snapshot> {
     let mut signals = Signals::new(false).context("waiting for signals")?;
     let mut source = Source::start(options)?;
-    greet(&source);
+    greet(&source, interval_given);
     let mut following = Following {
         table: Table::new(Limits::default()),
         compare: Compare::new(options.poll.proc_root.clone()),

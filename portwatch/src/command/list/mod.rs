@@ -45,6 +45,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
             kinds: Kind::ALL.to_vec(),
         },
     };
+    let interval_given = args.source.interval.is_some();
     let columns = (!args.fields.is_empty()).then_some(args.fields);
     let view = match args.output {
         cli::Output::Json => Rows::Json(columns),
@@ -61,7 +62,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
 
     let (mut rows, limits) = match args.duration {
         Some(duration) => {
-            let snapshot = followed::rows(&followed, duration).await?;
+            let snapshot = followed::rows(&followed, duration, interval_given).await?;
             (group::servers(snapshot.rows), snapshot.limits)
         }
         None => {
@@ -88,12 +89,15 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         result => result?,
     }
     hint(&limits);
-    if let Some(complaint) = wanted.filter.expr.as_ref().and_then(|x| x.complaint()) {
-        say(&complaint);
-    }
     // The program ends: giving back the memory of each row would only take time.
     std::mem::forget(rows);
-    Ok(Exit::Fine)
+    Ok(match wanted.filter.complaint() {
+        Some(complaint) => {
+            say(&complaint);
+            Exit::Failed
+        }
+        None => Exit::Fine,
+    })
 }
 
 /// Tells what could not be seen, in one line.

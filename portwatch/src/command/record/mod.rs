@@ -80,7 +80,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             kinds: Kind::ALL.to_vec(),
         },
     })?;
-    greet(&source);
+    greet(&source, args.source.interval.is_some());
     let print = args.output.map(|output| print(output, args.numeric));
     let print = print.transpose()?;
     let (news_sender, news) = mpsc::channel();
@@ -156,7 +156,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let result = result.and_then(Outcome::tell);
     // Whatever became of the recording, the command is in the foreground until it ends.
     let Some(running) = running else {
-        return verdict(result?, args.require_complete);
+        return Ok(verdict(result?, args.require_complete));
     };
     if let Err(error) = &result {
         say(&format!("{error:#}; the command runs on"));
@@ -165,7 +165,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     match result {
         Err(_) => Ok(Exit::Failed),
         Ok(_) if exit.code() != 0 => Ok(exit),
-        Ok(complete) => verdict(complete, args.require_complete),
+        Ok(complete) => Ok(verdict(complete, args.require_complete)),
     }
 }
 

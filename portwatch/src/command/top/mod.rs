@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::compare::{Compare, Step};
 use super::list::own_netns;
 use super::signals::Signals;
-use super::trace::{not_observed, polling, summary};
+use super::trace::{UNUSED_INTERVAL, not_observed, polling, summary};
 use super::{filter, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
@@ -80,6 +80,9 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         clock: Clock::new(),
         drawn: None,
     };
+    if args.source.interval.is_some() && matches!(source, Source::Live(_)) {
+        say(UNUSED_INTERVAL);
+    }
     let mut terminal = Terminal::enter()?;
     let ended = top.follow(&mut source, &mut signals, &mut terminal).await;
     // First of all the terminal: detaching takes a moment.
@@ -97,7 +100,15 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
             "{differences} differences between events and snapshots of the kernel's sockets, all repaired"
         ));
     }
-    Ok(Exit::Fine)
+    // Of rows it is asked again with each drawing, so events are what counts first.
+    let complaint = top.events.complaint().or_else(|| top.screen.complaint());
+    Ok(match complaint {
+        Some(complaint) => {
+            say(&complaint);
+            Exit::Failed
+        }
+        None => Exit::Fine,
+    })
 }
 
 /// Where events come from, and what is missing because of that.

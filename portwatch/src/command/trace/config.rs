@@ -24,6 +24,7 @@ pub struct Config {
     pub count: Option<u64>,
     pub duration: Option<Duration>,
     pub require_complete: bool,
+    pub interval_given: bool,
     /// At least one word.
     pub command: Option<Vec<OsString>>,
 }
@@ -46,6 +47,7 @@ impl Config {
         };
         let wanted = |kind: &Kind| filter.kinds.is_empty() || filter.kinds.contains(kind);
         Ok(Self {
+            interval_given: args.source.interval.is_some(),
             source: source::Options {
                 poll: args.source.poll_options(),
                 choice: args.source.choice(args.probes.probes.tier()),

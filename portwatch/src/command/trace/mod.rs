@@ -29,6 +29,10 @@ use child::Running;
 use config::Config;
 use summary::Summary;
 
+/// To be said when --interval was given and the kernel tells of events.
+pub(super) const UNUSED_INTERVAL: &str =
+    "--interval is not used: the kernel tells of each event (--from poll would poll)";
+
 /// Lines are written in pieces of about this size.
 const PIECE: usize = 256 << 10;
 
@@ -40,7 +44,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     let config = Config::new(args).map_err(wrong_usage)?;
     let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
-    greet(&source);
+    greet(&source, config.interval_given);
     let mut trace = Trace {
         lines: config.lines,
         filter: config.filter,
@@ -78,7 +82,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
         .follow(&mut source, &mut signals, config.duration, command.as_mut())
         .await;
     let result = match ended {
-        Ok(why) => trace.finish(source, why),
+        Ok(why) => trace.finish(source, why, config.require_complete),
         // Detaches: the command must not pay for a trace that failed.
         Err(error) => {
             drop(source);
@@ -87,7 +91,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     };
     // Whatever became of the trace, the command is in the foreground until it ends.
     let Some(command) = command else {
-        return verdict(result?, config.require_complete);
+        return result;
     };
     if let Err(error) = &result {
         say(&format!("{error:#}; the command runs on"));
@@ -96,16 +100,16 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     match result {
         Err(_) => Ok(Exit::Failed),
         Ok(_) if exit.code() != 0 => Ok(exit),
-        Ok(complete) => verdict(complete, config.require_complete),
+        result => result,
     }
 }
 
-pub(super) fn verdict(complete: bool, required: bool) -> Result<Exit> {
-    Ok(if required && !complete {
+pub(super) fn verdict(complete: bool, required: bool) -> Exit {
+    if required && !complete {
         Exit::Incomplete
     } else {
         Exit::Fine
-    })
+    }
 }
 
 /// Why tracing ended.
@@ -186,20 +190,24 @@ impl Trace {
         }
     }
 
-    /// Shows what was still on its way and tells the summary; whether nothing is missing. What a
-    /// reader that left did not get is not missing.
-    fn finish(&mut self, source: Source, why: Why) -> Result<bool> {
+    /// Shows what was still on its way and tells the summary. What a reader that left did not get
+    /// is not missing.
+    fn finish(&mut self, source: Source, why: Why, require_complete: bool) -> Result<Exit> {
         let mut rest = Vec::new();
         let accounts = source.finish(&mut rest)?;
         if why == Why::ReaderLeft {
-            return Ok(true);
+            return Ok(Exit::Fine);
         }
         match self.put(&mut rest) {
-            Err(error) if is_closed_pipe(&error) => return Ok(true),
+            Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
             result => result?,
         }
-        self.summary.tell(&accounts, self.filter.expr.as_ref());
-        Ok(accounts.complete())
+        let complaint = self.filter.complaint();
+        self.summary.tell(&accounts, complaint.as_deref());
+        Ok(match verdict(accounts.complete(), require_complete) {
+            Exit::Fine if complaint.is_some() => Exit::Failed,
+            exit => exit,
+        })
     }
 
     /// Shows those of the events that are asked for, and takes them out of the vector.
@@ -232,10 +240,15 @@ pub(super) async fn ended(command: &mut Option<&mut Running>) {
     }
 }
 
-/// Says what serves, and what it cannot see.
-pub fn greet(source: &Source) {
+/// Says what serves, and what it cannot see. `interval_given`: whether --interval was.
+pub fn greet(source: &Source, interval_given: bool) {
     match source {
-        Source::Live(live) => say(&tracing(live.report())),
+        Source::Live(live) => {
+            say(&tracing(live.report()));
+            if interval_given {
+                say(UNUSED_INTERVAL);
+            }
+        }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
             poll.limits().iter().for_each(|limit| say(limit));

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::{micros, say};
 use crate::event::{Event, Kind};
-use crate::filter::Expr;
 use crate::source::live::Accounts;
 use crate::view::human;
 
@@ -39,10 +38,10 @@ impl Summary {
     }
 
     /// Says it on stderr.
-    pub fn tell(&self, accounts: &Accounts, expr: Option<&Expr>) {
+    pub fn tell(&self, accounts: &Accounts, complaint: Option<&str>) {
         say(&self.text());
-        if let Some(complaint) = expr.and_then(Expr::complaint) {
-            say(&complaint);
+        if let Some(complaint) = complaint {
+            say(complaint);
         }
         say(&self.verdict(accounts));
     }

@@ -13,6 +13,7 @@ use crate::table::{Compact, Sight};
 use crate::view::human;
 
 use super::Look;
+use super::line::Line;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -152,8 +153,9 @@ impl Column {
     }
 
     /// The value, harmless and short; empty when there is none.
-    pub fn text(self, sight: &Sight, row: &Row, look: &Look, now: u64) -> String {
+    pub fn text(self, line: &Line, look: &Look, now: u64) -> String {
         let mut out = String::new();
+        let Line { sight, row, others } = line;
         let event = &row.event;
         match self {
             Column::Proto => out.extend(event.proto.map(Proto::as_str)),
@@ -164,6 +166,11 @@ impl Column {
             Column::Comm => {
                 if let Some(comm) = &event.comm {
                     sanitize::push(&mut out, comm.bytes());
+                }
+                if *others > 0 {
+                    let mark = format!(" +{others}");
+                    let [.., room] = self.widths(LISTENERS);
+                    out = cut(self, &out, room.saturating_sub(mark.len())) + &mark;
                 }
             }
             Column::Queue => put_queue(&mut out, sight, row),

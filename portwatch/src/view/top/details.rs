@@ -8,18 +8,22 @@ use crate::errno;
 use crate::event::{Kind, Peer};
 use crate::row::Row;
 use crate::sanitize;
-use crate::table::{Key, Sight};
+use crate::table::{Key, Sight, Table};
 use crate::view::human;
 use crate::view::lines::details::{put_peers, put_words};
 use crate::view::time::full;
 
 use super::columns::put_state;
+use super::line::Groups;
 use super::{Look, Scene};
 
-/// The socket that is looked at. It stays in sight after the table has forgotten it.
+/// The socket that is looked at, or several that share an address. They stay in sight after the table
+/// has forgotten them.
 #[derive(Debug)]
 pub struct Details {
-    key: Key,
+    /// The first that is still there stands for all.
+    keys: Vec<Key>,
+    others: usize,
     row: Row,
     state: String,
     /// First line in sight.
@@ -30,33 +34,43 @@ pub struct Details {
 const NAMES: usize = 11;
 
 impl Details {
-    pub fn new(sight: Sight) -> Self {
+    pub fn new(sight: Sight, table: &Table, groups: &Groups) -> Self {
         let mut details = Self {
-            key: sight.key,
+            keys: Vec::new(),
+            others: 0,
             row: sight.row(),
             state: String::new(),
             top: 0,
         };
-        details.see(sight);
+        details.see(sight, table, groups);
         details
     }
 
     /// What is known now.
-    pub fn update(&mut self, scene: &Scene) {
-        match scene.table.get(self.key) {
-            Some(sight) => self.see(sight),
+    pub fn update(&mut self, scene: &Scene, groups: &Groups) {
+        let table = &scene.table;
+        let open = |&key: &Key| table.get(key).filter(|sight| sight.end.is_none());
+        let sight = (self.keys.iter())
+            .find_map(open)
+            .and_then(|sight| table.get(groups.first_of(sight.key)))
+            .or_else(|| table.get(*self.keys.first()?));
+        match sight {
+            Some(sight) => self.see(sight, table, groups),
             None if self.state.ends_with(FORGOTTEN) => {}
             None => self.state.push_str(FORGOTTEN),
         }
     }
 
-    fn see(&mut self, sight: Sight) {
-        self.row = sight.row();
+    fn see(&mut self, sight: Sight, table: &Table, groups: &Groups) {
+        self.keys = vec![sight.key];
+        self.keys.extend(groups.others_of(sight));
+        let line = groups.line(sight, table);
+        (self.row, self.others) = (line.row, line.others);
         self.state.clear();
-        if sight.end.is_some() {
+        if line.sight.end.is_some() {
             let _ = write!(self.state, "{}, closed: ", self.row.state);
         }
-        put_state(&mut self.state, &sight, &self.row);
+        put_state(&mut self.state, &line.sight, &self.row);
     }
 
     /// As lines of at most this width.
@@ -111,6 +125,9 @@ impl Details {
         }
         list.put("socket", socket);
         list.put("state", self.state.clone());
+        if self.others > 0 {
+            list.put("sockets", format!("{} share the address", self.others + 1));
+        }
         list.text("service", event.service);
         list.maybe("since", self.row.since.map(|x| full(x, now, &look.zone)));
         list.maybe("namespace", event.netns.map(|x| x.to_string()));

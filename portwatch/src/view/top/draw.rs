@@ -40,7 +40,7 @@ impl Screen {
                 self.mode = Mode::Help;
             }
             Mode::Details(mut details) => {
-                details.update(shown);
+                details.update(shown, &self.lists[0].order.groups);
                 let lines = details.lines(shown, &self.look, at, body.width.into());
                 let last = lines.len().saturating_sub(body.height.into());
                 details.top = details.top.min(last);
@@ -168,7 +168,7 @@ impl Screen {
         match list.selected {
             None => list.at = 0,
             Some(key) => {
-                let found = list.order.keys.iter().position(|&x| x == key);
+                let found = list.order.position(key);
                 list.at = found.unwrap_or(list.at.min(last));
                 list.selected = list.order.keys.get(list.at).copied();
             }
@@ -187,7 +187,7 @@ impl Screen {
             let Some(sight) = scene.table.get(*key) else {
                 continue;
             };
-            let row = sight.row();
+            let shown = list.order.groups.line(sight, &scene.table);
             let mut style = if sight.end.is_some() {
                 dim
             } else {
@@ -197,9 +197,7 @@ impl Screen {
                 style = style.add_modifier(Modifier::REVERSED);
                 buffer.set_style(line, style);
             }
-            let texts = columns
-                .iter()
-                .map(|(x, _)| x.text(&sight, &row, &self.look, now));
+            let texts = columns.iter().map(|(x, _)| x.text(&shown, &self.look, now));
             cells(buffer, line, &columns, texts, style);
         }
         if list.order.keys.is_empty() && area.height > 1 {

@@ -18,5 +18,6 @@ pub const HELP: &[&str] = &[
     "long they were open. QUEUE: connections that wait to be accepted, of how",
     "many may; \"bound\" does not listen. LATENCY: of the handshake, or of the",
     "wait in the accept queue. Queues, bytes, RTT, holders and states such as",
-    "CLOSE-WAIT are read now and then, all else as it happens.",
+    "CLOSE-WAIT are read now and then, all else as it happens. \"nginx +3\":",
+    "three more sockets share the address; the line is of all of them.",
 ];

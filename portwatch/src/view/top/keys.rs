@@ -74,8 +74,10 @@ impl Screen {
             KeyCode::Enter => {
                 let list = self.list()?;
                 let key = list.selected.or(list.order.keys.first().copied())?;
-                let scene = self.frozen.as_ref().map_or(scene, |x| &x.0);
-                self.mode = Mode::Details(Box::new(Details::new(scene.table.get(key)?)));
+                let table = self.frozen.as_ref().map_or(&scene.table, |x| &x.0.table);
+                let groups = &self.lists[0].order.groups;
+                let details = Details::new(table.get(key)?, table, groups);
+                self.mode = Mode::Details(Box::new(details));
                 return Some(Action::Refresh);
             }
             _ => {}

@@ -6,6 +6,7 @@ mod details;
 mod draw;
 mod help;
 mod keys;
+mod line;
 mod order;
 mod scene;
 #[cfg(test)]
@@ -133,6 +134,11 @@ impl Screen {
             zoom: false,
             frozen: None,
         }
+    }
+
+    /// What to tell at the end of the filter.
+    pub fn complaint(&self) -> Option<String> {
+        self.wanted.filter.as_ref()?.complaint()
     }
 
     /// Whether what is shown does not change by itself.

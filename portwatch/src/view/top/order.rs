@@ -1,12 +1,15 @@
 //! Which rows a pane shows, and in which order.
 
+use std::fmt::Write as _;
+
 use crate::event::Proto;
 use crate::filter::Filter;
 use crate::row::Row;
-use crate::table::{Key, Sight, Table};
+use crate::table::{Compact, Key, Table};
 use crate::view::human;
 
 use super::columns::{Column, Rank};
+use super::line::Groups;
 
 /// What rows have to be.
 #[derive(Debug, Default)]
@@ -43,32 +46,52 @@ impl Wanted {
     }
 }
 
-/// The rows of a pane.
+/// The lines of a pane.
 #[derive(Debug, Default)]
 pub struct Order {
-    /// Those to show, sorted.
+    /// Those to show, sorted, by the sockets that they are of or that stand for several.
     pub keys: Vec<Key>,
+    pub groups: Groups,
     /// How many of them are open.
     pub open: usize,
     /// How many are open, shown or not.
     pub all: usize,
 }
 
+impl Order {
+    /// Where the line is that a socket is on.
+    pub fn position(&self, key: Key) -> Option<usize> {
+        let first = self.groups.first_of(key);
+        self.keys.iter().position(|&x| x == first)
+    }
+}
+
 pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort) -> Order {
     let mut order = Order::default();
+    if listeners {
+        order.groups = Groups::of(table);
+    }
     let asks = wanted.asks();
     let mut rows: Vec<(bool, Rank, Key)> = Vec::new();
     for sight in table.iter() {
         if sight.socket.is_listening() != listeners {
             continue;
         }
-        let open = usize::from(sight.end.is_none());
-        order.all += open;
-        if asks && !wanted.row(&sight.row()) {
+        let open = sight.end.is_none();
+        if open && order.groups.first_of(sight.key) != sight.key {
             continue;
         }
-        order.open += open;
-        let (absent, rank) = rank(sight, sort);
+        order.all += usize::from(open);
+        let line = (asks || !order.groups.others_of(sight).is_empty())
+            .then(|| order.groups.line(sight, table));
+        if asks && !line.as_ref().is_some_and(|line| wanted.row(&line.row)) {
+            continue;
+        }
+        order.open += usize::from(open);
+        let (absent, rank) = match line.filter(|line| line.others > 0) {
+            Some(line) => rank(&Compact::of_row(&line.row, None), sort),
+            None => rank(sight.socket, sort),
+        };
         rows.push((absent, rank, sight.key));
     }
     rows.sort_unstable();
@@ -76,8 +99,8 @@ pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort) -> Ord
     order
 }
 
-fn rank(sight: Sight, sort: Sort) -> (bool, Rank) {
-    match sort.column.rank(sight.socket) {
+fn rank(socket: &Compact, sort: Sort) -> (bool, Rank) {
+    match sort.column.rank(socket) {
         Some((high, low)) if sort.falls => (false, (!high, !low)),
         Some(rank) => (false, rank),
         None => (true, (0, 0)),
@@ -106,8 +129,8 @@ fn haystack(row: &Row) -> String {
     text.push(' ');
     text.extend(event.comm.map(|x| x.text().into_owned()));
     for holder in event.holders.iter().flatten() {
-        text.push(' ');
-        text.push_str(&holder.comm);
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {} {}", holder.comm, holder.pid);
     }
     if let Some(context) = &event.context {
         let words = [

@@ -313,31 +313,31 @@ fn help_fits_on_the_screen() {
         &[KeyCode::Char('?')],
         (80, 24),
         expect![[r#"
-        portwatch, tracepoint probes · 1234 events lost
-        Tab, Shift-Tab   next, previous pane
-        Up Down j k      select; PgUp PgDn g G: further
-        Enter            details of the selected socket
-        /                filter as you type: words, all of them have to match;
-                         Enter keeps it, Esc takes it back
-        Esc              show all again
-        s  S             sort by the next, previous column
-        r                the other way round
-        Space  p         freeze and go on
-        z                only this pane, all panes
-        ?  h             this help
-        q  Ctrl-C        quit
+            portwatch, tracepoint probes · 1234 events lost
+            Tab, Shift-Tab   next, previous pane
+            Up Down j k      select; PgUp PgDn g G: further
+            Enter            details of the selected socket
+            /                filter as you type: words, all of them have to match;
+                             Enter keeps it, Esc takes it back
+            Esc              show all again
+            s  S             sort by the next, previous column
+            r                the other way round
+            Space  p         freeze and go on
+            z                only this pane, all panes
+            ?  h             this help
+            q  Ctrl-C        quit
 
-        Dim rows are closed; they stay for some seconds. AGE of those is how
-        long they were open. QUEUE: connections that wait to be accepted, of how
-        many may; "bound" does not listen. LATENCY: of the handshake, or of the
-        wait in the accept queue. Queues, bytes, RTT, holders and states such as
-        CLOSE-WAIT are read now and then, all else as it happens.
+            Dim rows are closed; they stay for some seconds. AGE of those is how
+            long they were open. QUEUE: connections that wait to be accepted, of how
+            many may; "bound" does not listen. LATENCY: of the handshake, or of the
+            wait in the accept queue. Queues, bytes, RTT, holders and states such as
+            CLOSE-WAIT are read now and then, all else as it happens. "nginx +3":
+            three more sockets share the address; the line is of all of them.
 
 
 
-
-        any key goes back
-    "#]],
+            any key goes back
+        "#]],
     );
 }
 
@@ -489,6 +489,107 @@ fn every_column_sorts_and_turns_round() {
         }
         press(&mut screen, &scene, &[KeyCode::Tab]);
     }
+}
+
+/// Three workers at port 80 with a socket each (SO_REUSEPORT), the second of which came last, and
+/// what looks like one of them but has another address, namespace, protocol, or is closed.
+fn workers() -> (Scene, Event) {
+    let mut listen = samples::typical().remove(0);
+    listen.netns = Some(1);
+    let worker = |cookie: u64, pid: u32| Event {
+        sock: Some(cookie),
+        pid: Some(pid),
+        ..listen.clone()
+    };
+    let mut events = vec![worker(1, 812), worker(3, 814), worker(2, 813)];
+    let mut others = [21, 22, 23, 24].map(|cookie| worker(cookie, 900));
+    others[0].laddr = Some("127.0.0.1".parse().unwrap());
+    others[1].netns = Some(2);
+    others[2].proto = Some(crate::event::Proto::Udp);
+    others[2].kind = Kind::Bind;
+    events.extend(others.clone());
+    let mut close = others[3].clone();
+    close.kind = Kind::Close;
+    let mut accept = worker(30, 814);
+    accept.kind = Kind::Accept;
+    accept.rport = Some(4000);
+    accept.raddr = accept.laddr;
+    events.extend([close, accept]);
+    let mut end = worker(1, 812);
+    end.kind = Kind::Close;
+    (scene(&events), end)
+}
+
+#[test]
+fn sockets_that_share_an_address_are_one_line() {
+    let (scene, _) = workers();
+    let mut screen = screen();
+    let text = lines(&draw(&mut screen, &scene, 80, 24));
+    let pane: Vec<&str> = text.lines().skip(1).take(7).collect();
+    expect![[r#"
+        LISTENING AND BOUND 4 · by LOCAL, rising
+        PROTO LOCAL                       PID COMM                QUEUE ACCEPTED     AGE
+        tcp   0.0.0.0:80                  812 nginx +2            ?/511        1      1s
+        tcp   0.0.0.0:80                  900 nginx               ?/511        0      1s
+        udp   0.0.0.0:80                  900 nginx                                   1s
+        tcp   0.0.0.0:80                  900 nginx              closed        0     0us
+        tcp   127.0.0.1:80                900 nginx               ?/511        0      1s"#]]
+    .assert_eq(&pane.join("\n"));
+    press(&mut screen, &scene, &[KeyCode::Enter]);
+    let text = lines(&draw(&mut screen, &scene, 80, 24));
+    let details: Vec<&str> = text.lines().skip(1).take(18).collect();
+    expect![[r#"
+        socket      tcp 0.0.0.0:80
+        state       LISTEN
+        sockets     3 share the address
+        service     http
+        since       22:13:20
+        namespace   1
+        process     nginx(812)
+        exe         /usr/sbin/nginx
+        args        nginx -g "daemon off;"
+        user        root
+        parents     systemd(1)
+        unit        nginx.service
+        cgroup      /system.slice/nginx.service
+        held by     nginx(812), nginx(813), nginx(814)
+        backlog     511
+        accepted    1
+
+        history of port 80, the latest first"#]]
+    .assert_eq(&details.join("\n"));
+}
+
+#[test]
+fn any_member_is_found_and_the_line_stays_when_its_first_one_goes() {
+    let (mut scene, end) = workers();
+    let mut screen = screen();
+    let shown = |screen: &mut Screen, scene: &Scene| {
+        draw(screen, scene, 80, 24);
+        screen.lists[0].order.keys.len()
+    };
+    assert_eq!(shown(&mut screen, &scene), 5);
+    type_text(&mut screen, &scene, "/813");
+    assert_eq!(shown(&mut screen, &scene), 1);
+    press(&mut screen, &scene, &[KeyCode::Esc]);
+    press(&mut screen, &scene, &[KeyCode::Enter]);
+    scene.table.apply(&end);
+    let details = lines(&draw(&mut screen, &scene, 80, 24));
+    assert!(details.contains("2 share the address"), "{details}");
+    assert!(details.contains("process     nginx(813)"), "{details}");
+    press(&mut screen, &scene, &[KeyCode::Esc]);
+    let text = lines(&draw(&mut screen, &scene, 80, 24));
+    assert!(text.contains("813 nginx +1"), "{text}");
+    // a selected one that stands for others, and then no more, leads to the same line
+    let key = |pid| {
+        let open = scene.table.iter().filter(|x| x.end.is_none());
+        let mut listeners = open.filter(|x| x.socket.is_listening());
+        let sight = listeners.find(|x| x.socket.pid.get() == Some(pid));
+        sight.unwrap().key
+    };
+    screen.lists[0].selected = Some(key(814));
+    draw(&mut screen, &scene, 80, 24);
+    assert_eq!(screen.lists[0].selected, Some(key(813)));
 }
 
 #[test]

@@ -246,8 +246,8 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
     let Some(error) = bind.error() else { return };
     put_name(out, "bind");
     let _ = write!(out, "{}: {error}", port::text(bind.attempt.addr));
-    if error == "EADDRNOTAVAIL" {
-        out.push_str(" (this machine does not have that address)\n");
+    if let Some(why) = bind.refused() {
+        let _ = writeln!(out, " ({why})");
         return;
     }
     let hard = bind.obstacles.iter().filter(|x| x.hard);

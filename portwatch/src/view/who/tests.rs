@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::bind::Refusal;
 use crate::filter::{Span, Spans};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
@@ -28,7 +29,7 @@ fn rules() -> Rules {
             last: 60999,
         },
         reserved: Spans(Vec::new()),
-        foreign: false,
+        refusals: Vec::new(),
     }
 }
 
@@ -158,7 +159,9 @@ fn all_that_have_the_port_are_named_and_what_is_left_on_other_addresses() {
 #[test]
 fn an_address_of_another_machine_cannot_be_bound() {
     let foreign = Rules {
-        foreign: true,
+        refusals: [Proto::Tcp, Proto::Udp]
+            .map(|x| (x, Refusal::Foreign))
+            .into(),
         ..rules()
     };
     check(
@@ -182,6 +185,34 @@ fn an_address_of_another_machine_cannot_be_bound() {
         let answer = answer(question(Some(addr)), unprivileged.clone(), &[]);
         assert_eq!(answer.reports[0].binds[0].error(), Some(error), "{addr}");
     }
+}
+
+#[test]
+fn multicast_of_ipv6_is_for_udp() {
+    let multicast = Rules {
+        refusals: vec![(Proto::Tcp, Refusal::Invalid)],
+        ..rules()
+    };
+    check(
+        question(Some("ff0e::1")),
+        multicast.clone(),
+        &[],
+        expect![[r#"
+            [ff0e::1]:8080/tcp: free, nobody has it
+              bind         [ff0e::1]: EINVAL (tcp has no multicast)
+            [ff0e::1]:8080/udp: free, nobody has it
+            verdict: a bind to [ff0e::1]:8080/tcp fails with EINVAL: tcp has no multicast; [ff0e::1]:8080/udp is free: a bind succeeds
+        "#]],
+    );
+    // it is looked at before the privilege, unlike other addresses of IPv6
+    let unprivileged = Rules {
+        unprivileged_start: 9000,
+        privileged: false,
+        ..multicast
+    };
+    let answer = answer(question(Some("ff0e::1")), unprivileged, &[]);
+    let errors: Vec<_> = answer.reports.iter().map(|x| x.binds[0].error()).collect();
+    assert_eq!(errors, [Some("EINVAL"), Some("EACCES")]);
 }
 
 #[test]
