@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::say;
+use super::trace::summary::verdict;
 use crate::cli::ReportArgs;
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::session::survey::Survey;
-use crate::session::{Session, verify};
+use crate::session::{self, Session};
 use crate::view::human;
 use crate::view::report::Report;
 
@@ -50,15 +51,16 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
     let events = sample(&mut session, args.events);
     let events = events.with_context(|| format!("reading {}", args.session.display()))?;
     session.connection().execute_batch("COMMIT")?;
-    let verdict = match args.verify {
-        true => Some(verify(&args.session, None)?),
+    let proof = match args.verify {
+        true => Some(session::verify(&args.session, None)?),
         false => None,
     };
-    let altered = verdict.as_ref().and_then(|verdict| verdict.fault.clone());
+    let altered = proof.as_ref().and_then(|proof| proof.fault.clone());
     let report = Report {
+        accounts: accounts(&survey),
         survey,
         events,
-        verdict,
+        verdict: proof,
         name: name(&args.session),
         now: u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0),
     };
@@ -82,6 +84,19 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
             Exit::Failed
         }
     })
+}
+
+/// What each run that was finished says of losses, as it was said at its end.
+fn accounts(survey: &Survey) -> Vec<(i64, String)> {
+    let said = survey.runs.iter().filter_map(|run| {
+        let accounts = serde_json::from_str(&run.finish.as_ref()?.accounts);
+        let said = accounts.map_or_else(
+            |_| "the accounts of its losses are not readable".to_owned(),
+            |accounts| verdict(&accounts, run.run.not_observed.as_deref()),
+        );
+        Some((run.id, said))
+    });
+    said.collect()
 }
 
 /// What is in the page, in a few words.

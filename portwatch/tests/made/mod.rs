@@ -17,6 +17,8 @@ pub struct Truth {
     pub events: u64,
     pub by_kind: [u64; Kind::ALL.len()],
     pub failed: u64,
+    /// Connects that succeeded.
+    pub connected: u64,
     pub short_lived: u64,
 }
 
@@ -30,6 +32,7 @@ impl Maker<'_> {
     fn put(&mut self, event: &Event) {
         self.truth.events += 1;
         self.truth.by_kind[event.kind as usize] += 1;
+        self.truth.connected += u64::from(event.kind == Kind::Connect && event.error.is_none());
         self.truth.failed += u64::from(event.error.is_some());
         self.writer.event(event).unwrap();
         if self.truth.events.is_multiple_of(BATCH as u64) {
@@ -260,4 +263,63 @@ pub fn day(path: &Path, events: u64) -> Truth {
     maker.writer.finish(&finish).unwrap();
     maker.writer.commit(None).unwrap();
     maker.truth
+}
+
+/// Names that do something where they are taken for markup or for a script.
+pub const HOSTILE: [&str; 8] = [
+    "<script>document.documentElement.dataset.hit=1</script>",
+    "</script><script>document.documentElement.dataset.hit=1</script>",
+    "<!--<script>",
+    "<img src=x onerror=document.documentElement.dataset.hit=1>",
+    "\"><b onmouseover=x>",
+    "</td><iframe src=javascript:1>",
+    "\u{202e}lmth.\u{2028}\u{200b}",
+    "\x1b]0;x\x07\x1b[2J",
+];
+
+/// A session in which every name is hostile.
+pub fn hostile(path: &Path) {
+    let db = session::create(path).unwrap();
+    let mut writer = Writer::new(&db, Box::new(|_, _| About::default())).unwrap();
+    let all = HOSTILE.concat();
+    let run = Run {
+        host: Some(all.clone()),
+        kernel: Some(all.clone()),
+        not_observed: Some(all.clone()),
+        source: all.clone(),
+        version: all.clone(),
+        command: Some(all.clone()),
+        ..run(BEGAN)
+    };
+    writer.begin(&run).unwrap();
+    for (at_, name) in HOSTILE.into_iter().enumerate() {
+        let mut actor = Actor::new(7, name, name, &[name, &all], name);
+        let context = Arc::get_mut(&mut actor.context).unwrap();
+        context.cgroup = Some(name.into());
+        context.container = Some(name.into());
+        context.unit = Some(name.into());
+        context.parents.as_mut().unwrap()[0].comm = name.into();
+        for (step, kind) in [Kind::Bind, Kind::Listen, Kind::Close, Kind::Connect]
+            .into_iter()
+            .enumerate()
+        {
+            let ts = BEGAN + (at_ * 10 + step) as u64 * 1_000_000;
+            let mut event = actor.event(kind, ts, at_ as u64);
+            at(&mut event, "127.0.0.1", 80);
+            if kind == Kind::Connect {
+                to(&mut event, [127, 0, 0, 1].into(), 81);
+                event.error = Some(libc::ECONNREFUSED as u16);
+            }
+            writer.event(&event).unwrap();
+        }
+        writer.exit(7, BEGAN, None).unwrap();
+    }
+    let finish = Finish {
+        ended: BEGAN + SECOND,
+        reason: all.clone(),
+        complete: false,
+        accounts: all,
+    };
+    writer.finish(&finish).unwrap();
+    writer.commit(None).unwrap();
 }

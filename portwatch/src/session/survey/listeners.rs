@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, params};
 
@@ -14,7 +14,7 @@ use super::{Bytes, Top, bytes};
 pub const TICKS: u16 = 1000;
 /// Most listeners shown, and short lives listed.
 const SHOWN: usize = 200;
-const SHORT: usize = 500;
+const SHORT: usize = 200;
 /// Most listeners remembered; when there are more, those that lived least are dropped.
 const REMEMBERED: usize = 10 * SHOWN;
 /// Below this a life is short, in nanoseconds.
@@ -158,15 +158,16 @@ impl Gathering {
     /// What began to listen while it was recorded.
     fn events(&mut self, session: &Session) -> Result<()> {
         let sql = "SELECT proto, laddr, lport, netns, pid, comm, exe, user, container,
-                          listened, accepted, lifetime_us, args FROM listeners";
+                          listened, accepted, lifetime_us, args FROM listeners ORDER BY listened";
         let mut statement = session.connection().prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
+            // The view has no text for what comes after the year 2262, which nobody recorded.
             let began: String = row.get(9)?;
-            let began: Timestamp = began
-                .parse()
-                .with_context(|| format!("no time '{began}'"))?;
-            let began = u64::try_from(began.as_nanosecond()).unwrap_or(0);
+            let began = began.parse().ok().map(Timestamp::as_nanosecond);
+            let began = began
+                .and_then(|x| x.try_into().ok())
+                .unwrap_or(self.span.end);
             let lifetime_us: Option<i64> = row.get(11)?;
             let lifetime_us = lifetime_us.map(|x| u64::try_from(x).unwrap_or(0));
             let mut listener = listener(row)?;

@@ -43,10 +43,11 @@ fn chart(survey: &Survey, title: &str, class: &str, of: fn(&Slot) -> u64) -> Mar
     let sum: u64 = slots.iter().map(of).sum();
     let when = second(survey.span.start.saturating_add(*step * at as u64));
     let told = format!(
-        "{} in all, at most {} in {} from {when} on",
+        "{} in all, at most {} in {} ({:.1}/s) from {when} UTC on",
         number(sum),
         number(peak),
-        duration(*step)
+        duration(*step).replace("m00s", "m").replace("h00m", "h"),
+        peak as f64 * 1e9 / *step as f64,
     );
     let length = survey.span.end.saturating_sub(survey.span.start).max(1) as f64;
     let width = (100.0 * *step as f64 / length).min(100.0);

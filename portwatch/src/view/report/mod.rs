@@ -18,6 +18,8 @@ pub struct Report {
     pub survey: Survey,
     /// For the table, and the number of each in the session, from 1.
     pub events: Vec<(i64, Event)>,
+    /// For each run that was finished, in words: whether anything is missing.
+    pub accounts: Vec<(i64, String)>,
     /// What `verify` said, when it was asked.
     pub verdict: Option<Verdict>,
     /// The session's name, for people.

@@ -24,7 +24,7 @@ pub fn page(report: &Report) -> Markup {
         ("listening", "Listeners", tables::listeners(survey)),
         (
             "short",
-            "Listeners of less than a second",
+            "Short-lived listeners",
             tables::short_lived(survey),
         ),
         ("failures", "Failures", tables::failures(&survey.failures)),

@@ -112,6 +112,7 @@
     button.addEventListener("click", () => {
       state.down = at === state.column && !state.down;
       state.column = at;
+      state.page = 0;
       sort();
     });
     cell.replaceChildren(button);

@@ -31,6 +31,11 @@ fn wide(label: &str, table: Markup) -> Markup {
     html! { div.wide role="region" aria-label=(label) tabindex="0" { (table) } }
 }
 
+/// The same, for one that may be too long as well.
+fn tall(label: &str, table: Markup) -> Markup {
+    html! { div.wide.tall role="region" aria-label=(label) tabindex="0" { (table) } }
+}
+
 pub fn listeners(survey: &Survey) -> Markup {
     let listeners = &survey.listeners;
     let top = &listeners.shown;
@@ -39,8 +44,8 @@ pub fn listeners(survey: &Survey) -> Markup {
     }
     html! {
         p {
-            (plural(top.of, "listener")) " lived " (plural(listeners.lives, "time").replace("1 times", "once")) ", "
-            (plural(listeners.short.of, "time")) " for less than a second"
+            (plural(top.of, "listener")) ", " (lifetimes(listeners.lives)) ", "
+            (number(listeners.short.of)) " of less than a second. "
             span.key { svg aria-hidden="true" width="12" height="12" { rect.short x="4" y="0" width="4" height="12" {} } " less than a second" }
             span.key { svg aria-hidden="true" width="24" height="12" { rect.life x="0" y="2" width="24" height="8" {} } " longer" }
             @if !survey.gaps.is_empty() {
@@ -66,6 +71,10 @@ pub fn listeners(survey: &Survey) -> Markup {
     }
 }
 
+fn lifetimes(count: u64) -> String {
+    plural(count, "lifetime")
+}
+
 fn row(survey: &Survey, listener: &Listener) -> Markup {
     let lived = duration(listener.lived);
     let from = if listener.seeded {
@@ -80,7 +89,7 @@ fn row(survey: &Survey, listener: &Listener) -> Markup {
     };
     let told = format!(
         "{}, from {from} on, lived {lived}{until}",
-        plural(listener.lives, "life").replace("lifes", "lives")
+        lifetimes(listener.lives)
     );
     html! {
         tr data-short[listener.short_lives > 0] {
@@ -105,8 +114,9 @@ pub fn short_lived(survey: &Survey) -> Markup {
         return html! { p { "None." } };
     }
     html! {
-        (shown(short, "one", "the latest"))
-        (wide("Short-lived listeners", html! {
+        p.note { "They lived less than a second, and are marked in the list of listeners too." }
+        (shown(short, "lifetime", "the latest"))
+        (tall("Short-lived listeners", html! {
             table {
                 thead { tr {
                     th scope="col" { "Listened (UTC)" } th.n scope="col" { "Lived" } th scope="col" { "Listener" }

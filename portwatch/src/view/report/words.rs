@@ -129,29 +129,24 @@ pub fn completeness(report: &Report) -> Completeness {
         ));
     }
     for run in &survey.runs {
-        let which = if many {
-            format!("Run {}: ", run.id)
-        } else {
-            String::new()
+        let which = match many {
+            true => format!("Run {}: ", run.id),
+            false => String::new(),
         };
         match &run.finish {
             None => {
                 class = if class == "bad" { "bad" } else { "warn" };
                 reasons.push(format!(
-                    "{which}it has no end: recording was cut off (killed, power lost), or goes on still. All up to its last batch is here."
+                    "{which}it has no end: it was cut off (killed, power lost), or goes on still. All up to its last batch is here."
                 ));
             }
-            Some(finish) if !finish.complete => {
-                class = "bad";
-                let what = accounts(&finish.accounts);
-                reasons.push(format!("{which}{what}"));
-            }
+            Some(finish) if !finish.complete => class = "bad",
             Some(_) => {}
         }
-        if let Some(missing) = &run.run.not_observed {
-            let missing = short(sanitize::text(missing.as_bytes()));
-            reasons.push(format!("{which}not observed on this kernel: {missing}."));
-        }
+        let said = report.accounts.iter().filter(|(id, _)| *id == run.id);
+        reasons.extend(
+            said.map(|(_, said)| format!("{which}{}.", short(sanitize::text(said.as_bytes())))),
+        );
     }
     let headline = match class {
         "good" if survey.runs.is_empty() => "Nothing was recorded",
@@ -163,52 +158,6 @@ pub fn completeness(report: &Report) -> Completeness {
         class,
         headline,
         reasons,
-    }
-}
-
-/// What the accounts of a run say is missing.
-fn accounts(json: &str) -> String {
-    let accounts: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-    let told = accounts
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| {
-            let count = value.as_u64().filter(|&count| count > 0)?;
-            Some(match name.as_str() {
-                "lost" => format!("{} lost", plural(count, "event")),
-                "lost_process" => format!(
-                    "{} lost: exe, args and parents may be missing",
-                    plural(count, "process record")
-                ),
-                "untracked_sockets" => format!(
-                    "{} without room in the kernel's map: owners may be missing",
-                    plural(count, "socket")
-                ),
-                "missed_returns" => format!(
-                    "{} whose return the kernel did not report",
-                    plural(count, "call")
-                ),
-                "skipped_events" => format!(
-                    "{} of a probe skipped by the kernel: events may be missing",
-                    plural(count, "run")
-                ),
-                "undecodable" => format!("{} not understood", plural(count, "record")),
-                "polled_us" => format!(
-                    "polling misses what fails, resets, and what lives shorter than {}",
-                    duration(count.saturating_mul(1000))
-                ),
-                _ => format!(
-                    "{} {}",
-                    short(sanitize::text(name.as_bytes())),
-                    number(count)
-                ),
-            })
-        });
-    let told: Vec<String> = told.collect();
-    match told.is_empty() {
-        true => "recorded as incomplete.".to_owned(),
-        false => format!("{}.", told.join("; ")),
     }
 }
 
