@@ -42,12 +42,13 @@ fn chart(survey: &Survey, title: &str, class: &str, of: fn(&Slot) -> u64) -> Mar
     };
     let sum: u64 = slots.iter().map(of).sum();
     let when = second(survey.span.start.saturating_add(*step * at as u64));
+    // A round time, so without the smaller part of it.
+    let every = duration(*step).replace("m00s", "m").replace("h00m", "h");
     let told = format!(
-        "{} in all, at most {} in {} ({:.1}/s) from {when} UTC on",
+        "{} in all, at most {} in {every}{} from {when} UTC on",
         number(sum),
         number(peak),
-        duration(*step).replace("m00s", "m").replace("h00m", "h"),
-        peak as f64 * 1e9 / *step as f64,
+        per_second(peak, *step)
     );
     let length = survey.span.end.saturating_sub(survey.span.start).max(1) as f64;
     let width = (100.0 * *step as f64 / length).min(100.0);
@@ -68,6 +69,17 @@ fn chart(survey: &Survey, title: &str, class: &str, of: fn(&Slot) -> u64) -> Mar
                 }
             }
         }
+    }
+}
+
+/// The same count as a rate, where that says more.
+fn per_second(count: u64, step: u64) -> String {
+    let rate = count as f64 * 1e9 / step as f64;
+    match step {
+        1_000_000_000 => String::new(),
+        _ if rate >= 10.0 => format!(" ({rate:.0}/s)"),
+        _ if rate >= 0.1 => format!(" ({rate:.1}/s)"),
+        _ => String::new(),
     }
 }
 

@@ -176,7 +176,7 @@ fn runs(survey: &Survey) -> Markup {
                             td { (time(run.run.began)) }
                             td { @if let Some(finish) = &run.finish { (time(finish.ended)) } @else { "-" } }
                             td.n { (number(u64::try_from(run.events.end - run.events.start).unwrap_or(0))) }
-                            td { (end) }
+                            td.words { (end) }
                             td class=(class) { @match run.finish.as_ref().map(|x| x.complete) { Some(true) => "yes", Some(false) => "no", None => "cut off" } }
                             td { (words::text(Some(&run.run.source.clone().into_bytes()))) }
                             td.words { (words::text(run.run.command.clone().map(String::into_bytes).as_ref())) }

@@ -98,7 +98,7 @@ fn row(survey: &Survey, listener: &Listener) -> Markup {
                 @if listener.short_lives > 0 { " " span.badge { "< 1 s" @if listener.short_lives > 1 { " × " (number(listener.short_lives)) } } }
                 @if let Some(container) = &listener.container { " " span.note { "in " (text(Some(container))) } }
             }
-            td { (program(listener.comm.as_ref(), listener.exe.as_ref())) @if let Some(pid) = listener.pid { " " span.note { "(" (pid) ")" } } }
+            td.program { (program(listener.comm.as_ref(), listener.exe.as_ref())) @if let Some(pid) = listener.pid { " " span.note { "(" (pid) ")" } } }
             td { (text(listener.user.as_ref())) }
             td.line { (lives(survey, &listener.bars, &told)) }
             td.n { (number(listener.lives)) }
@@ -129,7 +129,7 @@ pub fn short_lived(survey: &Survey) -> Markup {
                             td.n { (duration(life.lifetime_us.saturating_mul(1000))) }
                             th scope="row" { (endpoint(life.listener.address.as_ref(), life.listener.port)) }
                             td.n { @if let Some(pid) = life.listener.pid { (pid) } @else { "-" } }
-                            td { (program(life.listener.comm.as_ref(), life.listener.exe.as_ref())) }
+                            td.program { (program(life.listener.comm.as_ref(), life.listener.exe.as_ref())) }
                             td.words { (command(life.args.as_ref())) }
                             td { (text(life.listener.user.as_ref())) }
                             td.n { (some(life.listener.accepted)) }
@@ -202,7 +202,7 @@ pub fn programs(survey: &Survey) -> Markup {
         &numbers,
         |x| {
             html! {
-                th scope="row" { (program(x.comm.as_ref(), x.exe.as_ref())) }
+                th.program scope="row" { (program(x.comm.as_ref(), x.exe.as_ref())) }
                 td.bar { (share(x.events, largest)) }
                 @for count in [x.events, x.processes, x.listens, x.out, x.accepted, x.failed] { td.n { (some(count)) } }
                 td.n { (bytes(x.rx_bytes)) } td.n { (bytes(x.tx_bytes)) }
@@ -254,7 +254,7 @@ fn ranking<T>(
             p.note { "The busiest " (number(top.rows.len() as u64)) " of " (number(top.of)) "." }
         }
         (wide(label, html! {
-            table aria-label=(format!("Busiest {what}")) {
+            table.ranking aria-label=(format!("Busiest {what}")) {
                 thead { tr {
                     @for text in texts { th scope="col" { (text) } }
                     th.bar scope="col" { span.hidden { "Share" } }
@@ -284,7 +284,7 @@ pub fn failures(top: &Top<Failures>) -> Markup {
                             td.n { (number(x.count)) }
                             th.failed scope="row" { (text(Some(&x.error))) }
                             td { (kind(x.kind)) }
-                            td { (program(x.comm.as_ref(), x.exe.as_ref())) }
+                            td.program { (program(x.comm.as_ref(), x.exe.as_ref())) }
                             td { (time(x.first)) } td { (time(x.last)) }
                             td { (endpoint(x.address.as_ref(), x.port)) }
                         }
@@ -313,7 +313,7 @@ pub fn resets(top: &Top<Resets>) -> Markup {
                             td.n { (number(x.count)) }
                             th scope="row" { (text(x.cause.as_ref())) }
                             td { (text(x.reason.as_ref())) }
-                            td { (program(x.comm.as_ref(), x.exe.as_ref())) }
+                            td.program { (program(x.comm.as_ref(), x.exe.as_ref())) }
                             td { (time(x.last)) }
                             td { (endpoint(x.address.as_ref(), x.port)) }
                         }
