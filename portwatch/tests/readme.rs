@@ -311,7 +311,10 @@ fn columns(names: &[&str], cells: &[&str]) -> String {
 
 fn examples() {
     let folder = tempfile::tempdir().unwrap();
-    let lines: Vec<&str> = blocks("sh").concat();
+    let (records, lines): (Vec<&str>, Vec<&str>) =
+        (blocks("sh").concat().into_iter()).partition(|line| line.starts_with("portwatch record"));
+    // Others ask what they recorded.
+    records.iter().for_each(|line| example(line, folder.path()));
     assert!(lines.len() > 15, "the README shows too little");
     // Most of the time goes by in the kernel, which waits for readers of what is detached.
     let share = lines.len().div_ceil(4);
@@ -330,6 +333,8 @@ fn example(line: &str, folder: &Path) {
         runs(&format!("portwatch {arguments} --help"), folder);
     } else if line.starts_with("portwatch trace") && !line.contains(" -d ") {
         runs(&line.replacen("trace", "trace -d 200ms", 1), folder);
+    } else if line.starts_with("portwatch record") {
+        runs(&line.replacen("record", "record -d 200ms", 1), folder);
     } else {
         assert!(
             line == "portwatch" || line.starts_with("portwatch "),

@@ -10,9 +10,12 @@ use super::words::{duration, number, second, time};
 /// Height of a chart of activity, in pixels.
 const HEIGHT: f64 = 56.0;
 
+/// What is counted in a slot of time.
+type Count = fn(&Slot) -> u64;
+
 /// A chart for each kind of activity, below each other, with the time below all.
 pub fn activity(survey: &Survey) -> Markup {
-    let charts: [(&str, &str, fn(&Slot) -> u64); 4] = [
+    let charts: [(&str, &str, Count); 4] = [
         ("Outgoing connections", "out", |slot| slot.out),
         ("Incoming connections", "in", |slot| slot.into),
         ("Failures", "failed", |slot| slot.failed),
@@ -26,7 +29,7 @@ pub fn activity(survey: &Survey) -> Markup {
     }
 }
 
-fn chart(survey: &Survey, title: &str, class: &str, of: fn(&Slot) -> u64) -> Markup {
+fn chart(survey: &Survey, title: &str, class: &str, of: Count) -> Markup {
     let Rate { step, slots } = &survey.rate;
     let top = slots
         .iter()
