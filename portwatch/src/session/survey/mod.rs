@@ -4,6 +4,8 @@
 mod actors;
 mod listeners;
 mod pass;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
