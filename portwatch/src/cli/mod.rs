@@ -1,13 +1,16 @@
 //! The command line as it is written. What it means is worked out by the commands.
 
 mod doctor;
+mod export;
 mod filter;
 mod list;
+mod query;
 mod record;
 mod report;
 mod source;
 mod top;
 mod trace;
+mod verify;
 mod who;
 
 use std::ffi::OsString;
@@ -20,13 +23,16 @@ use crate::event::{Field, Kind};
 use crate::probe::Tier;
 
 pub use doctor::DoctorArgs;
+pub use export::{ExportArgs, ExportFormat};
 pub use filter::FilterArgs;
 pub use list::{ListArgs, Sort};
+pub use query::QueryArgs;
 pub use record::RecordArgs;
 pub use report::ReportArgs;
 pub use source::{SourceArgs, SourceChoice};
 pub use top::TopArgs;
 pub use trace::TraceArgs;
+pub use verify::VerifyArgs;
 pub use who::{Target, WhoArgs};
 
 /// Who opens, listens on, connects, accepts and closes every port of this machine, as it happens
@@ -48,6 +54,9 @@ Which question, which command:
   the same, to be asked later on            portwatch record s.db
   which ports does a command use?           portwatch trace -- npm start
   a recording as a page to look at?         portwatch report s.db
+  what does a recording tell?               portwatch query s.db 'SELECT … FROM events'
+  is a recording as it was made?            portwatch verify s.db
+  other tools are to have it                portwatch export s.db
   what can this kernel give?                portwatch doctor
 
 Without root, list and who show the sockets of this network namespace, with the owners of your own
@@ -97,6 +106,9 @@ pub enum Command {
     Top(Box<TopArgs>),
     Record(Box<RecordArgs>),
     Report(ReportArgs),
+    Query(QueryArgs),
+    Verify(VerifyArgs),
+    Export(Box<ExportArgs>),
     Doctor(DoctorArgs),
 }
 

@@ -3,6 +3,7 @@
 
 mod cell;
 mod chain;
+pub mod question;
 mod read;
 mod sign;
 pub mod survey;
@@ -10,13 +11,15 @@ pub mod survey;
 mod tests;
 mod write;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::row::Row;
 
@@ -133,17 +136,41 @@ fn writable(path: &Path) -> Result<Connection> {
 /// When it is none, or of a newer version.
 fn readable(path: &Path) -> Result<Connection> {
     check(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || -> Result<Connection> {
-        let db = Connection::open_with_flags(path, flags)?;
+    let open = |name: &OsStr, flags: OpenFlags| -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(Path::new(name), flags)?;
         // A session may be hostile: its schema is not trusted, and nothing of it is changed.
         db.pragma_update(None, "trusted_schema", false)?;
         db.pragma_update(None, "query_only", true)?;
+        db.pragma_query_value(None, "schema_version", |_| Ok(()))?;
         Ok(db)
     };
-    let db = open().with_context(|| format!("opening {}", path.display()))?;
+    let db = match open(path.as_os_str(), OpenFlags::empty()) {
+        // Readers and writers meet in files beside it, which cannot be made on a read-only file
+        // system; but nobody writes there.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            open(&unchanging(path), OpenFlags::SQLITE_OPEN_URI).map_err(|_| error)
+        }
+        // What else is wrong with it is told below, or found by `verify`.
+        result => result,
+    };
+    let db = db.with_context(|| format!("{} cannot be read, or is damaged", path.display()))?;
     version(&db, path)?;
     Ok(db)
+}
+
+/// The name by which SQLite opens a file that has no journal and that nobody writes.
+fn unchanging(path: &Path) -> OsString {
+    let mut name = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                name.push(byte.into());
+            }
+            byte => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    (name + "?immutable=1").into()
 }
 
 /// Whether the file can be a session at all.
@@ -155,12 +182,18 @@ fn check(path: &Path) -> Result<()> {
         !fs::metadata(path)?.is_dir(),
         "{name} is a directory, not a session"
     );
+    // SQLite takes less than its smallest page for an empty database.
+    const LEAST: u64 = 512;
     let mut head = Vec::new();
     file.by_ref().take(16).read_to_end(&mut head)?;
     ensure!(!head.is_empty(), "{name} is empty: not a session");
     ensure!(
         head == MAGIC,
         "{name} is not a session: portwatch record makes them"
+    );
+    ensure!(
+        file.metadata()?.len() >= LEAST,
+        "{name} is damaged: all but its first bytes are gone"
     );
     Ok(())
 }
@@ -169,7 +202,7 @@ fn check(path: &Path) -> Result<()> {
 fn version(db: &Connection, path: &Path) -> Result<i32> {
     let name = path.display();
     let number = |pragma: &str| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let damaged = || format!("{name} is damaged: portwatch verify tells where");
+    let damaged = || format!("{name} is damaged: not even its version can be read");
     let id = number("application_id").with_context(damaged)?;
     ensure!(
         id == APPLICATION_ID,

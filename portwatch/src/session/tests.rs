@@ -200,7 +200,7 @@ fn what_was_done_to_a_session_is_named() {
         (
             "UPDATE raw_event SET rport = 81 WHERE id = 25",
             Some(3),
-            "it was altered",
+            "its rows were altered",
         ),
         (
             "DELETE FROM raw_event WHERE id = 31",
@@ -215,13 +215,13 @@ fn what_was_done_to_a_session_is_named() {
         (
             "UPDATE raw_owner SET pid = 1 WHERE id = 1",
             Some(1),
-            "it was altered",
+            "its rows were altered",
         ),
         (
             "UPDATE raw_batch SET id = -4 WHERE id = 4; UPDATE raw_batch SET id = 4 WHERE id = 5;
              UPDATE raw_batch SET id = 5 WHERE id = -4",
             Some(4),
-            "altered, or is not in its place",
+            "batch 5 belongs in its place: they were reordered",
         ),
         (
             "INSERT INTO raw_exit VALUES (1, 1, 1, 1, 0)",
@@ -264,7 +264,7 @@ fn other_files_are_refused_by_name() {
             file("jpeg", b"\xff\xd8\xff\xe0 and so on and on and on"),
             "is not a session",
         ),
-        (file("short", b"SQLite format 3\0"), "not a database"),
+        (file("short", b"SQLite format 3\0"), "is damaged"),
         (file("cut", &whole[..5000]), "damaged"),
     ] {
         let told = match verify(&path, None) {
