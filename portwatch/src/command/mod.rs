@@ -7,6 +7,7 @@ mod holders;
 mod list;
 mod output;
 mod record;
+mod recorded;
 mod report;
 mod screen;
 mod signals;

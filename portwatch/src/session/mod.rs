@@ -3,6 +3,7 @@
 
 mod cell;
 mod chain;
+mod moment;
 mod read;
 mod sign;
 pub mod survey;
@@ -10,8 +11,9 @@ pub mod survey;
 mod tests;
 mod write;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -73,21 +75,37 @@ pub struct Kept {
     pub told: bool,
 }
 
+/// A session that only we write.
+pub struct Writable {
+    db: Connection,
+    /// Dropped after the connection: SQLite's own locks end when any descriptor of the file is closed.
+    _lock: File,
+}
+
+impl Deref for Writable {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.db
+    }
+}
+
 /// Creates a session, readable and writable for its owner only.
 ///
 /// # Errors
 /// When there is such a file already, or it cannot be written.
-pub fn create(path: &Path) -> Result<Connection> {
+pub fn create(path: &Path) -> Result<Writable> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o600);
-    match options.open(path) {
-        Ok(_) => {}
+    let file = match options.open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
             "{} is there already: name another file, or add a run to it with --append",
             path.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("creating {}", path.display())),
-    }
+    };
+    let lock = locked(file, path)?;
     let fill = || -> Result<Connection> {
         let db = writable(path)?;
         db.execute_batch("BEGIN")?;
@@ -98,15 +116,18 @@ pub fn create(path: &Path) -> Result<Connection> {
         db.execute_batch("COMMIT")?;
         Ok(db)
     };
-    fill().with_context(|| format!("creating {}", path.display()))
+    let db = fill().with_context(|| format!("creating {}", path.display()))?;
+    Ok(Writable { db, _lock: lock })
 }
 
 /// Opens a session to add a run.
 ///
 /// # Errors
-/// When it is none, of another version, or cannot be written.
-pub fn append(path: &Path) -> Result<Connection> {
+/// When it is none, of another version, cannot be written, or is being written by someone else.
+pub fn append(path: &Path) -> Result<Writable> {
     check(path)?;
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = locked(file, path)?;
     let db = writable(path).with_context(|| format!("opening {}", path.display()))?;
     let version = version(&db, path)?;
     ensure!(
@@ -114,7 +135,33 @@ pub fn append(path: &Path) -> Result<Connection> {
         "{} has version {version} of the format, this portwatch adds to version {VERSION} only: record into a new file",
         path.display()
     );
-    Ok(db)
+    Ok(Writable { db, _lock: lock })
+}
+
+/// Keeps others from writing it, and tells readers that it is being written.
+fn locked(file: File, path: &Path) -> Result<File> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is being written by another portwatch: wait for its end, or record into another file",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Whether someone writes it now. To be asked before it is opened, because of SQLite's own locks.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn is_being_written(path: &Path) -> Result<bool> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(matches!(
+        file.try_lock_shared(),
+        Err(TryLockError::WouldBlock)
+    ))
 }
 
 fn writable(path: &Path) -> Result<Connection> {
