@@ -400,7 +400,7 @@ fn a_session_that_is_being_written_is_read_up_to_its_last_batch() {
     let mut writer = Writer::new(&db, about()).unwrap();
     let again = session::append(&made.path).err().unwrap();
     assert!(
-        format!("{again:#}").contains("is being written"),
+        format!("{again:#}").contains("is being recorded into"),
         "{again:#}"
     );
     let second = later(story());

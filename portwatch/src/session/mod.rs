@@ -138,12 +138,12 @@ pub fn append(path: &Path) -> Result<Writable> {
     Ok(Writable { db, _lock: lock })
 }
 
-/// Keeps others from writing it, and tells readers that it is being written.
+/// Keeps others from writing it, whose rows would have the same numbers, and tells readers that it is being written.
 fn locked(file: File, path: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
-            "{} is being written by another portwatch: wait for its end, or record into another file",
+            "{} is being recorded into: wait for the end of that, or name another file",
             path.display()
         ),
         Err(TryLockError::Error(error)) => {

@@ -113,11 +113,11 @@ impl Source {
     }
 
     /// From here on sends news of processes, before the events that came with them are appended.
-    /// Polling has none.
+    /// Others have none.
     pub fn tell_processes(&mut self, to: Sender<News>) {
         match self {
             Source::Live(live) => live.tell_processes(to),
-            Source::Poll(..) => {}
+            Source::Poll(..) | Source::Session(_) => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::command::recorded::{Part, Recording};
 use crate::command::say;
 use crate::command::signals::Signals;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::source::Source;
 use crate::source::replay::Replay;
 
@@ -51,30 +52,35 @@ pub async fn run(config: Config, asked: &Asked) -> Result<Exit> {
         })
         .collect();
     let mut session = Some(recording.session);
-    let mut complete = true;
+    let mut exit = Exit::Fine;
     for (part, summary, description) in wanted {
         say(&description);
         trace.summary = summary;
         let session = match session.take() {
             Some(session) => session,
             // The last one was closed with its source.
-            None => crate::session::Session::open(&asked.path)?,
+            None => Session::open(&asked.path)?,
         };
-        let cut_off = part
-            .run
-            .finish
-            .as_ref()
-            .is_none_or(|finish| !finish.complete);
-        let mut source = Source::Session(Box::new(Replay::new(session, part.run, since, until)?));
+        let whole = part.run.finish.as_ref().is_some_and(|x| x.complete);
+        let replay = Replay::new(session, part.run, since, until)?;
+        let mut source = Source::Session(Box::new(replay));
         let why = match source.is_over() {
             true => Why::Asked,
-            false => trace.follow(&mut source, &mut signals, None, None).await?,
+            false => (trace.follow(&mut source, &mut signals, None, None)).await?,
         };
         let over = why == Why::ReaderLeft || !source.is_over() || trace.left == Some(0);
-        complete &= trace.finish(source, why)? && !cut_off;
+        let ended = trace.finish(source, why, config.require_complete)?;
+        let ended = match ended {
+            Exit::Fine if why == Why::Asked => verdict(whole, config.require_complete),
+            ended => ended,
+        };
+        // What failed counts for more than what is incomplete.
+        if exit != Exit::Failed && ended != Exit::Fine {
+            exit = ended;
+        }
         if over {
             break;
         }
     }
-    verdict(complete, config.require_complete)
+    Ok(exit)
 }

@@ -23,7 +23,7 @@ const RULES: Rules = Rules {
         last: 60999,
     },
     reserved: Spans(Vec::new()),
-    foreign: false,
+    refusals: Vec::new(),
 };
 
 /// Appends the answer; returns what is not known.
