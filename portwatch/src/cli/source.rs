@@ -133,7 +133,7 @@ pub struct MomentArgs {
     pub at: Option<When>,
 
     /// Of a session with several recordings: this one [default: the one of --at, or the last]
-    #[arg(long, value_name = "N", requires = "from", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "N", requires = "from", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
     pub run: Option<i64>,
 }
 

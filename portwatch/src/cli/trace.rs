@@ -133,7 +133,7 @@ pub struct TraceArgs {
 
     /// Of a session with several recordings: only this one [default: all in turn, each numbered from 1]
     #[arg(long, value_name = "N", requires = "from", help_heading = "Source")]
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
     pub run: Option<i64>,
 
     #[command(flatten)]

@@ -79,7 +79,17 @@ pub struct Kept {
 pub struct Writable {
     db: Connection,
     /// Dropped after the connection: SQLite's own locks end when any descriptor of the file is closed.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A lock of flock(2). Given back by hand: a process that was just forked has it, too, until its exec.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Then it ends with the descriptor.
+        let _ = self.0.unlock();
+    }
 }
 
 impl Deref for Writable {
@@ -139,9 +149,9 @@ pub fn append(path: &Path) -> Result<Writable> {
 }
 
 /// Keeps others from writing it, whose rows would have the same numbers, and tells readers that it is being written.
-fn locked(file: File, path: &Path) -> Result<File> {
+fn locked(file: File, path: &Path) -> Result<Lock> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => bail!(
             "{} is being recorded into: wait for the end of that, or name another file",
             path.display()
@@ -158,10 +168,10 @@ fn locked(file: File, path: &Path) -> Result<File> {
 /// When it cannot be opened.
 pub fn is_being_written(path: &Path) -> Result<bool> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    Ok(matches!(
-        file.try_lock_shared(),
-        Err(TryLockError::WouldBlock)
-    ))
+    let lock = file.try_lock_shared();
+    // A lock that was had is given back.
+    drop(Lock(file));
+    Ok(matches!(lock, Err(TryLockError::WouldBlock)))
 }
 
 fn writable(path: &Path) -> Result<Connection> {

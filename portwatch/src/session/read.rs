@@ -208,23 +208,6 @@ impl Session {
         Ok(next)
     }
 
-    /// Appends the events about servers on this local port: binds, listens and their ends, successful or
-    /// not, in their order.
-    ///
-    /// # Errors
-    /// As [`Session::last_event`].
-    pub fn events_of_port(&mut self, port: u16, to: i64, events: &mut Vec<Event>) -> Result<()> {
-        let sql =
-            "SELECT * FROM raw_event WHERE lport = ? AND remote IS NULL AND id <= ? ORDER BY id";
-        let mut dictionaries = Dictionaries::of(self);
-        let mut statement = dictionaries.db.prepare_cached(sql)?;
-        let mut rows = statement.query(params![port, to])?;
-        while let Some(row) = rows.next()? {
-            events.push(dictionaries.event(row, 1)?);
-        }
-        Ok(())
-    }
-
     /// The latest events about servers on this local port until `ts` (nanoseconds since the Unix epoch):
     /// up to `most` of those wanted, the last one last.
     ///

@@ -96,13 +96,20 @@ impl Recording {
             None => of_last().context("no recording")?,
             Some(at) => {
                 let ts = moment(at, self.span().1, &self.zone);
-                let covers = |part: &&Part| (part.began..=part.ended).contains(&ts);
+                // The second in which it began is written without its fraction.
+                let covers = |part: &&Part| {
+                    let began = part.began - part.began % 1_000_000_000;
+                    (began..=part.ended).contains(&ts)
+                };
                 let part = self.runs.iter().rev().find(covers);
                 (part.ok_or_else(|| self.outside(ts))?, ts)
             }
         };
         let known_from = self.session.known_from(&part.run)?;
-        Ok((part.clone(), ts.max(known_from.unwrap_or(0))))
+        Ok((
+            part.clone(),
+            ts.max(part.began).max(known_from.unwrap_or(0)),
+        ))
     }
 
     /// From when until when, as far as it is limited. A time of day as the end is the first one after the

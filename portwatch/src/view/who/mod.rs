@@ -308,7 +308,8 @@ fn put_history(out: &mut String, history: &[Event], style: &Style) {
         let at = time::dated(event.ts, &style.zone);
         let addr = event.laddr.map_or("?".to_owned(), port::text);
         let proto = event.proto.map_or("?", Proto::as_str);
-        let _ = write!(out, "  {at} {:<6} {proto} {addr}", event.kind);
+        let ms = event.ts / 1_000_000 % 1_000;
+        let _ = write!(out, "  {at}.{ms:03} {:<6} {proto} {addr}", event.kind);
         if let Some(error) = event.error {
             let _ = write!(out, " {}", errno::name(error));
         }

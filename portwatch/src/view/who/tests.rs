@@ -536,9 +536,9 @@ fn a_session_tells_what_was_before() {
         8080/tcp: free, nobody has it
         8080/udp: free, nobody has it
         before, on this port:
-          2023-11-14 22:13:20 listen tcp 0.0.0.0 by nginx(812)
-          2023-11-14 22:13:20 bind   tcp 0.0.0.0 EADDRINUSE by \x1b]0;x\x07\xff(4242), held by nginx(812)
-          2023-11-14 22:13:20 close  tcp 0.0.0.0 by nginx(812), open for 1h02m
+          2023-11-14 22:13:20.124 listen tcp 0.0.0.0 by nginx(812)
+          2023-11-14 22:13:20.125 bind   tcp 0.0.0.0 EADDRINUSE by \x1b]0;x\x07\xff(4242), held by nginx(812)
+          2023-11-14 22:13:20.130 close  tcp 0.0.0.0 by nginx(812), open for 1h02m
         verdict: 8080/tcp+udp is free: a bind succeeds
     "#]].assert_eq(&answer.text(&style));
     let json: serde_json::Value = serde_json::from_str(&answer.json()).unwrap();
