@@ -11,6 +11,7 @@ mod source;
 mod top;
 mod trace;
 mod verify;
+mod when;
 mod who;
 
 use std::ffi::OsString;
@@ -29,10 +30,11 @@ pub use list::{ListArgs, Sort};
 pub use query::QueryArgs;
 pub use record::RecordArgs;
 pub use report::ReportArgs;
-pub use source::{SourceArgs, SourceChoice};
+pub use source::{MomentArgs, SourceArgs, SourceChoice, SpanArgs};
 pub use top::TopArgs;
-pub use trace::TraceArgs;
+pub use trace::{RING_SIZE, TraceArgs};
 pub use verify::VerifyArgs;
+pub use when::When;
 pub use who::{Target, WhoArgs};
 
 /// Who opens, listens on, connects, accepts and closes every port of this machine, as it happens
@@ -53,6 +55,7 @@ Which question, which command:
   what fails, and why?                      portwatch trace --failed
   the same, to be asked later on            portwatch record s.db
   which ports does a command use?           portwatch trace -- npm start
+  what was it like at 03:12?                portwatch list --from s.db --at 03:12
   a recording as a page to look at?         portwatch report s.db
   what does a recording tell?               portwatch query s.db 'SELECT … FROM events'
   is a recording as it was made?            portwatch verify s.db
@@ -225,7 +228,6 @@ mod tests {
             ("trace --ring-size 3M", "powers of two"),
             ("trace --probes ebpf", "trampoline"),
             ("trace -o yaml", "csv"),
-            ("trace --from disk", "poll"),
             ("trace --from poll --probes kprobe", "cannot be used with"),
             (
                 "trace --proc-root /proc --probes kprobe",
@@ -233,6 +235,18 @@ mod tests {
             ),
             ("trace --interval 0", "no time at all"),
             ("trace -c 0", "'0' is not a number of events from 1"),
+            ("trace --since 03:12", "--from <SOURCE>"),
+            ("trace --from s.db --until noon", "write 03:12, 03:12:07"),
+            (
+                "list --from s.db --since 03:12",
+                "unexpected argument '--since'",
+            ),
+            ("--at 03:12", "--from <SOURCE>"),
+            (
+                "top --from s.db --at 01:00 --since -1m",
+                "cannot be used with",
+            ),
+            ("who 80 --from s.db --run 0", "0 is not in 1.."),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
             ("record", "<FILE>"),

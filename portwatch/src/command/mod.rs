@@ -10,6 +10,7 @@ mod list;
 mod output;
 mod query;
 mod record;
+mod recorded;
 mod report;
 mod screen;
 mod signals;

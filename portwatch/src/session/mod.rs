@@ -3,6 +3,7 @@
 
 mod cell;
 mod chain;
+mod moment;
 pub mod question;
 mod read;
 mod sign;
@@ -12,8 +13,9 @@ mod tests;
 mod write;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -76,21 +78,47 @@ pub struct Kept {
     pub told: bool,
 }
 
+/// A session that only we write.
+pub struct Writable {
+    db: Connection,
+    /// Dropped after the connection: SQLite's own locks end when any descriptor of the file is closed.
+    _lock: Lock,
+}
+
+/// A lock of flock(2). Given back by hand: a process that was just forked has it, too, until its exec.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Then it ends with the descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+impl Deref for Writable {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.db
+    }
+}
+
 /// Creates a session, readable and writable for its owner only.
 ///
 /// # Errors
 /// When there is such a file already, or it cannot be written.
-pub fn create(path: &Path) -> Result<Connection> {
+pub fn create(path: &Path) -> Result<Writable> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o600);
-    match options.open(path) {
-        Ok(_) => {}
+    let file = match options.open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
             "{} is there already: name another file, or add a run to it with --append",
             path.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("creating {}", path.display())),
-    }
+    };
+    let lock = locked(file, path)?;
     let fill = || -> Result<Connection> {
         let db = writable(path)?;
         db.execute_batch("BEGIN")?;
@@ -101,15 +129,18 @@ pub fn create(path: &Path) -> Result<Connection> {
         db.execute_batch("COMMIT")?;
         Ok(db)
     };
-    fill().with_context(|| format!("creating {}", path.display()))
+    let db = fill().with_context(|| format!("creating {}", path.display()))?;
+    Ok(Writable { db, _lock: lock })
 }
 
 /// Opens a session to add a run.
 ///
 /// # Errors
-/// When it is none, of another version, or cannot be written.
-pub fn append(path: &Path) -> Result<Connection> {
+/// When it is none, of another version, cannot be written, or is being written by someone else.
+pub fn append(path: &Path) -> Result<Writable> {
     check(path)?;
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = locked(file, path)?;
     let db = writable(path).with_context(|| format!("opening {}", path.display()))?;
     let version = version(&db, path)?;
     ensure!(
@@ -117,7 +148,33 @@ pub fn append(path: &Path) -> Result<Connection> {
         "{} has version {version} of the format, this portwatch adds to version {VERSION} only: record into a new file",
         path.display()
     );
-    Ok(db)
+    Ok(Writable { db, _lock: lock })
+}
+
+/// Keeps others from writing it, whose rows would have the same numbers, and tells readers that it is being written.
+fn locked(file: File, path: &Path) -> Result<Lock> {
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is being recorded into: wait for the end of that, or name another file",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Whether someone writes it now. To be asked before it is opened, because of SQLite's own locks.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn is_being_written(path: &Path) -> Result<bool> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = file.try_lock_shared();
+    // A lock that was had is given back.
+    drop(Lock(file));
+    Ok(matches!(lock, Err(TryLockError::WouldBlock)))
 }
 
 fn writable(path: &Path) -> Result<Connection> {

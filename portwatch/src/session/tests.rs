@@ -73,6 +73,13 @@ fn traffic() -> Vec<Vec<Event>> {
     (0..6).map(batch).collect()
 }
 
+/// What is open, in an order of its own.
+fn sorted(table: &Table) -> Vec<Kept> {
+    let mut kept: Vec<Kept> = table.kept().collect();
+    kept.sort_by_cached_key(|x| format!("{x:?}"));
+    kept
+}
+
 fn altered(sql: &str) -> Verdict {
     let (_folder, path) = session(&traffic());
     assert_eq!(verify(&path, None).unwrap().fault, None);
@@ -123,6 +130,53 @@ proptest! {
         prop_assert_eq!(again, kept);
         prop_assert!(session.checkpoint(1, 0, 0).unwrap().is_none());
         prop_assert!(session.checkpoint(1, 0, 9).unwrap().unwrap().sockets.is_empty());
+    }
+
+    #[test]
+    fn a_table_can_be_taken_up_at_any_event(mut events in samples::events(1..40), checks in proptest::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        // Of sockets without cookies the maker of keys chooses, and with few of them much happens to each.
+        for (at, event) in events.iter_mut().enumerate() {
+            event.ts = 1_000 + at as u64;
+            event.sock = Some(at as u64 % 3 + 1);
+            event.lport = event.lport.map(|port| port % 3 + 1);
+            if event.proto == Some(Proto::Mptcp) {
+                event.proto = Some(Proto::Tcp);
+            }
+        }
+        let checks: Vec<usize> = checks.iter().map(|x| x.index(events.len())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let db = create(&path).unwrap();
+        let mut writer = Writer::new(&db, Box::new(|_, _| About::default())).unwrap();
+        writer.begin(&Run { began: 1_000, ..Run::default() }).unwrap();
+        let mut table = Table::new(Limits::default());
+        let mut expected = Vec::new();
+        for (at, event) in events.iter().enumerate() {
+            writer.event(event).unwrap();
+            table.apply(event);
+            if checks.contains(&at) {
+                writer.checkpoint(event.ts, table.kept()).unwrap();
+            }
+            if at % 5 == 4 {
+                writer.commit(None).unwrap();
+            }
+            expected.push((sorted(&table), table.lost()));
+        }
+        writer.commit(None).unwrap();
+        let mut session = Session::open(&path).unwrap();
+        let run = session.runs().unwrap().remove(0);
+        let known_from = session.known_from(&run).unwrap().unwrap_or(0);
+        for (at, expected) in expected.iter().enumerate() {
+            let number = at as i64 + 1;
+            let ts = events[at].ts;
+            prop_assert_eq!(session.reached(&run, ts).unwrap(), number);
+            let after = session.table_after(&run, number, ts, Limits::default()).unwrap();
+            prop_assert_eq!((sorted(&after), after.lost()), expected.clone());
+            if ts >= known_from {
+                let then = session.table_at(&run, ts, Limits::default()).unwrap();
+                prop_assert_eq!((sorted(&then), then.lost()), expected.clone());
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod human;
 pub mod lines;
 pub mod report;
 pub mod rows;
-mod time;
+pub mod time;
 pub mod top;
 pub mod verdict;
 pub mod who;
