@@ -143,8 +143,12 @@ fn signatures(verdict: &Verdict, key: Option<&str>) -> String {
     let all = verdict.signed == verdict.batches;
     match (verdict.signed, key) {
         (0, _) => "not signed: who can write the file can make all of it anew".to_owned(),
-        (_, Some(key)) if all => format!("every batch up to there is signed by {key}"),
-        (signed, Some(key)) => format!("signed by {key}: {}", count(signed, "batch", "batches")),
+        (_, Some(key)) if all && verdict.fault.is_none() => {
+            format!("every batch is signed by {key}")
+        }
+        (signed, Some(key)) => {
+            format!("{} signed by {key}", count(signed, "batch", "batches"))
+        }
         (_, None) if all => "signed, but not checked by whom: give --key".to_owned(),
         (signed, None) => {
             let signed = count(signed, "batch", "batches");
