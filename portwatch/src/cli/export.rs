@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::FilterArgs;
+use super::{FilterArgs, When};
 use crate::event::Kind;
 
 /// Write the events of a session in a format that other tools take
@@ -20,6 +20,7 @@ Formats:
 Examples:
   portwatch export s.db > events.jsonl
   portwatch export s.db --format ecs -e connect --failed --write failures.ndjson
+  portwatch export s.db --since 03:10 --until 03:15 -P 443
   portwatch export s.db --format parquet --write events.parquet
 
 In ecs and ocsf the end that connected is the source, where the session tells which that was: from a
@@ -36,6 +37,15 @@ pub struct ExportArgs {
     /// Write to this file rather than to stdout
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+
+    /// From then on, as 03:12, 03:12:07, '2026-11-23 03:12', RFC 3339, -10m (before the end) or
+    /// @SECONDS since 1970
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<When>,
+
+    /// Up to then
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<When>,
 
     /// Kinds of events
     #[arg(

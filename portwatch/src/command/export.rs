@@ -1,5 +1,6 @@
 //! `portwatch export FILE.db`: the events of a session for other tools.
 
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use anyhow::{Result, anyhow, bail};
 
 use super::interrupt::asked_to_end;
 use super::output::{Output, is_closed_pipe};
+use super::recorded::Recording;
 use super::{filter, say, wrong_usage};
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::event::Event;
@@ -42,10 +44,20 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
     {
         return Err(wrong_usage(anyhow!("--write would overwrite the session")));
     }
+    // What is wrong with the file is told as of a file, not as of a source.
     let mut session = Session::open(&args.file)?;
+    let recording = Recording::open(&args.file, None)?;
+    let (from, to) = recording.between(args.since.as_ref(), args.until.as_ref())?;
+    // Who began a connection may be told before.
+    let begins_early = matches!(args.format, ExportFormat::Ecs | ExportFormat::Ocsf);
     let interrupted = asked_to_end()?;
     let mut export = Export {
-        runs: session.runs()?,
+        runs: recording.runs.into_iter().map(|part| part.run).collect(),
+        numbers: match begins_early {
+            true => 1..=session.last_until(to)?,
+            false => session.first_from(from)?..=session.last_until(to)?,
+        },
+        times: from..=to,
         session: &mut session,
         filter: &filter,
         interrupted: &interrupted,
@@ -87,6 +99,10 @@ fn is_same(path: &Path, other: &Path) -> bool {
 struct Export<'a> {
     session: &'a mut Session,
     runs: Vec<Recorded>,
+    /// Of the events that are read.
+    numbers: RangeInclusive<i64>,
+    /// Of those that are shown; nanoseconds since the Unix epoch.
+    times: RangeInclusive<u64>,
     filter: &'a Filter,
     interrupted: &'a AtomicBool,
     /// Events written.
@@ -150,9 +166,10 @@ impl Export<'_> {
         output: &mut Output,
         mut put: impl FnMut(&mut Vec<u8>, &Event, bool),
     ) -> Result<()> {
-        let (first, last) = (run.events.start, run.events.end - 1);
+        let first = run.events.start;
+        let last = *self.numbers.end().min(&(run.events.end - 1));
         let mut events = Vec::with_capacity(PIECE);
-        let mut next = first;
+        let mut next = *self.numbers.start().max(&first);
         while next <= last {
             if self.interrupted.load(Ordering::Relaxed) {
                 bail!("interrupted: these are not all events");
@@ -163,7 +180,7 @@ impl Export<'_> {
                 bail!("event {next} is missing: portwatch verify tells more");
             }
             for event in &events {
-                let shown = self.filter.matches(event);
+                let shown = self.times.contains(&event.ts) && self.filter.matches(event);
                 self.count += u64::from(shown);
                 put(&mut output.buffer, event, shown);
             }

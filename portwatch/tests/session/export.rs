@@ -65,6 +65,40 @@ fn filters_are_those_of_trace() {
 }
 
 #[test]
+fn since_and_until_choose_a_part_and_directions_are_known_from_before() {
+    let (_folder, path) = session();
+    // the closes of the second connection, which was accepted at 21 ms
+    let part = [
+        "--since",
+        "2026-11-23T03:12:00.024Z",
+        "--until",
+        "2026-11-23T03:12:00.025Z",
+    ];
+    let text = prints(&[&["export", name(&path), "--format", "ecs"][..], &part].concat());
+    let events: Vec<Json> = text
+        .lines()
+        .map(|x| serde_json::from_str(x).unwrap())
+        .collect();
+    let shown: Vec<_> = (events.iter())
+        .map(|x| (&x["event"]["sequence"], &x["network"]["direction"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (&10.into(), &"ingress".into()),
+            (&11.into(), &"egress".into())
+        ]
+    );
+    let lines = prints(&[&["export", name(&path)][..], &part].concat());
+    let seqs: Vec<Json> = (lines.lines())
+        .map(|x| serde_json::from_str::<Json>(x).unwrap()["seq"].clone())
+        .collect();
+    assert_eq!(seqs, [10, 11]);
+    let (code, _, stderr) = says(&["export", name(&path), "--since", "noon"]);
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
 fn each_run_counts_from_one_and_knows_its_host() {
     let (_folder, path) = session();
     make::run(&portwatch::session::append(&path).unwrap(), None, true);
