@@ -34,7 +34,8 @@ impl Session {
         }))
     }
 
-    /// When the first checkpoint of a run was taken: earlier, what was open before it is not known.
+    /// When the first checkpoint of a run was taken: earlier, what was open before the run and closed
+    /// before the checkpoint is not known.
     ///
     /// # Errors
     /// As [`Session::last_event`].
@@ -80,14 +81,19 @@ impl Session {
         until: u64,
         limits: Limits,
     ) -> Result<Table> {
-        // What was open at the start is in the first one only.
-        let by = self.known_from(run)?.map_or(from, |first| from.max(first));
-        let (mut table, mut next) = match self.checkpoint(run.id, last, by)? {
+        let first = self.known_from(run)?.unwrap_or(u64::MAX);
+        let (mut table, mut next) = match self.checkpoint(run.id, last, from)? {
             Some(checkpoint) => (
                 Table::of_kept(limits, checkpoint.sockets),
                 checkpoint.event + 1,
             ),
-            None => (Table::new(limits), run.events.start),
+            // What was open at the start is in the first one only, with what was opened until then.
+            None => {
+                let checkpoint = self.checkpoint(run.id, i64::MAX, first)?;
+                let sockets = checkpoint.into_iter().flat_map(|x| x.sockets);
+                let before = sockets.filter(|x| x.row.event.origin == Origin::Seed);
+                (Table::of_kept(limits, before), run.events.start)
+            }
         };
         let lost = self.lost(run.events.start, next - 1)?;
         if lost > 0 {

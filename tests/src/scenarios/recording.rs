@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -95,6 +96,8 @@ fn churn(moments: usize, ready: &Mailbox, go: &Mailbox) -> Result<()> {
         }
         ready.put("ready")?;
         go.take()?;
+        // For so long that the recorder looks after the kernel's sockets meanwhile.
+        sleep(Duration::from_millis(100));
     }
     Ok(())
 }
@@ -128,8 +131,14 @@ fn a_session_lists_what_was_open_at_any_moment(stage: &mut Stage) -> Result<()> 
     for (at, rows) in moments {
         let words = [&list[..], &["--from", &file, "--at", &at]].concat();
         let recorded = open(rows_of(&done(stage, &words)?)?);
-        let differs: Vec<_> = recorded.symmetric_difference(&rows).collect();
-        ensure!(differs.is_empty(), "at {at}: {differs:?}");
+        let missing: Vec<_> = rows.difference(&recorded).take(3).collect();
+        let extra: Vec<_> = recorded.difference(&rows).take(3).collect();
+        ensure!(
+            missing.is_empty() && extra.is_empty(),
+            "at {at} of {} then and {} recorded: missing {missing:?}, too many {extra:?}",
+            rows.len(),
+            recorded.len()
+        );
     }
     Ok(())
 }

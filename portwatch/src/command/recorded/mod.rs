@@ -85,8 +85,7 @@ impl Recording {
         })
     }
 
-    /// The recording of a moment, and that moment; without one, the end. What was open before a recording
-    /// began is known a moment later only: then it is that.
+    /// The recording of a moment, and that moment; without one, the end.
     ///
     /// # Errors
     /// When it is outside of all of them.
@@ -105,11 +104,7 @@ impl Recording {
                 (part.ok_or_else(|| self.outside(ts))?, ts)
             }
         };
-        let known_from = self.session.known_from(&part.run)?;
-        Ok((
-            part.clone(),
-            ts.max(part.began).max(known_from.unwrap_or(0)),
-        ))
+        Ok((part.clone(), ts.max(part.began)))
     }
 
     /// From when until when, as far as it is limited. A time of day as the end is the first one after the
