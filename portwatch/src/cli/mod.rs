@@ -4,6 +4,7 @@ mod doctor;
 mod filter;
 mod list;
 mod record;
+mod report;
 mod source;
 mod top;
 mod trace;
@@ -22,6 +23,7 @@ pub use doctor::DoctorArgs;
 pub use filter::FilterArgs;
 pub use list::{ListArgs, Sort};
 pub use record::RecordArgs;
+pub use report::ReportArgs;
 pub use source::{SourceArgs, SourceChoice};
 pub use top::TopArgs;
 pub use trace::TraceArgs;
@@ -45,6 +47,7 @@ Which question, which command:
   what fails, and why?                      portwatch trace --failed
   the same, to be asked later on            portwatch record s.db
   which ports does a command use?           portwatch trace -- npm start
+  a recording as a page to look at?         portwatch report s.db
   what can this kernel give?                portwatch doctor
 
 Without root, list and who show the sockets of this network namespace, with the owners of your own
@@ -93,6 +96,7 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     Top(Box<TopArgs>),
     Record(Box<RecordArgs>),
+    Report(ReportArgs),
     Doctor(DoctorArgs),
 }
 

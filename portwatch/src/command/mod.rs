@@ -7,6 +7,7 @@ mod holders;
 mod list;
 mod output;
 mod record;
+mod report;
 mod screen;
 mod signals;
 mod top;
@@ -77,6 +78,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Top(args) => top::run(*args).await,
             Command::List(args) => list::run(*args).await,
             Command::Who(args) => who::run(args).await,
+            Command::Report(args) => report::run(&args),
             Command::Doctor(args) => doctor::run(&args),
         }
     })

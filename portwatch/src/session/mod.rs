@@ -5,6 +5,7 @@ mod cell;
 mod chain;
 mod read;
 mod sign;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -272,7 +272,7 @@ impl Session {
     }
 
     /// Number of the last row of `raw_open` that belongs to an earlier checkpoint.
-    fn opens_before(&self, checkpoint: i64) -> Result<i64> {
+    pub(super) fn opens_before(&self, checkpoint: i64) -> Result<i64> {
         let mut statement = (self.db).prepare("SELECT checkpoint FROM raw_open WHERE id = ?")?;
         let last = "SELECT ifnull(max(id), 0) FROM raw_open";
         let (mut low, mut high) = (0, self.db.query_row(last, [], |row| row.get(0))?);

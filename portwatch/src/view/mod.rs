@@ -4,6 +4,7 @@ mod columns;
 pub mod doctor;
 pub mod human;
 pub mod lines;
+pub mod report;
 pub mod rows;
 mod time;
 pub mod top;

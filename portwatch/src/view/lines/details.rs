@@ -47,6 +47,15 @@ fn put_peer(out: &mut String, peer: &Peer) {
 
 /// What is worth knowing of this kind of event, the most important first.
 pub fn put_details(out: &mut String, event: &Event, style: &Style) {
+    put_outcome(out, event, style);
+    // Of an accept or a close the owner is known already.
+    if matches!(event.kind, Kind::Bind | Kind::Listen | Kind::Connect) {
+        put_owner(out, event, style);
+    }
+}
+
+/// How it went, without who did it.
+pub fn put_outcome(out: &mut String, event: &Event, style: &Style) {
     if let Some(error) = event.error {
         let (start, end) = if style.colour { (RED, PLAIN) } else { ("", "") };
         out.push_str(start);
@@ -99,10 +108,6 @@ pub fn put_details(out: &mut String, event: &Event, style: &Style) {
     if let Some(service) = event.service.filter(|_| !style.numeric) {
         gap(out, "service=");
         sanitize::push(out, service.as_bytes());
-    }
-    // Of an accept or a close the owner is known already.
-    if matches!(event.kind, Kind::Bind | Kind::Listen | Kind::Connect) {
-        put_owner(out, event, style);
     }
 }
 
