@@ -144,6 +144,15 @@ impl Recording {
     }
 }
 
+impl Drop for Recording {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        // An error only says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// All rows of a question with one column.
 fn ask<T: FromSql>(file: &Path, sql: &str) -> Vec<T> {
     let session = Session::open(file).unwrap();
