@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::trace::parse_duration;
-use super::{FilterArgs, Output, ProbeArgs, SourceArgs};
+use super::{FilterArgs, MomentArgs, Output, ProbeArgs, SourceArgs};
 use crate::row::{Column, State};
 
 /// Show what is in use now: listening tcp and bound udp sockets, and whose they are
@@ -27,6 +27,7 @@ Examples:
   portwatch list --filter 'note != null'          what is unusual
   portwatch list -a -d 10s                        after 10 s of following events
   portwatch list -a --filter 'state == \"ESTAB\" && !(raddr.startsWith(\"127.\"))'
+  portwatch list --from s.db --at 03:12           of a session, as it was then
   portwatch list -o json | jq -r 'select(.user == \"root\") | .exe'
 
 Columns of the table: QUEUE is what waits to be read, or of a listener the connections that wait
@@ -102,6 +103,9 @@ pub struct ListArgs {
 
     #[command(flatten)]
     pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub moment: MomentArgs,
 
     #[command(flatten)]
     pub probes: ProbeArgs,

@@ -1,13 +1,17 @@
 //! The command line as it is written. What it means is worked out by the commands.
 
 mod doctor;
+mod export;
 mod filter;
 mod list;
+mod query;
 mod record;
 mod report;
 mod source;
 mod top;
 mod trace;
+mod verify;
+mod when;
 mod who;
 
 use std::ffi::OsString;
@@ -20,13 +24,17 @@ use crate::event::{Field, Kind};
 use crate::probe::Tier;
 
 pub use doctor::DoctorArgs;
+pub use export::{ExportArgs, ExportFormat};
 pub use filter::FilterArgs;
 pub use list::{ListArgs, Sort};
+pub use query::QueryArgs;
 pub use record::RecordArgs;
 pub use report::ReportArgs;
-pub use source::{SourceArgs, SourceChoice};
+pub use source::{MomentArgs, SourceArgs, SourceChoice, SpanArgs};
 pub use top::TopArgs;
-pub use trace::TraceArgs;
+pub use trace::{RING_SIZE, TraceArgs};
+pub use verify::VerifyArgs;
+pub use when::When;
 pub use who::{Target, WhoArgs};
 
 /// Who opens, listens on, connects, accepts and closes every port of this machine, as it happens
@@ -47,7 +55,11 @@ Which question, which command:
   what fails, and why?                      portwatch trace --failed
   the same, to be asked later on            portwatch record s.db
   which ports does a command use?           portwatch trace -- npm start
+  what was it like at 03:12?                portwatch list --from s.db --at 03:12
   a recording as a page to look at?         portwatch report s.db
+  what does a recording tell?               portwatch query s.db 'SELECT … FROM events'
+  is a recording as it was made?            portwatch verify s.db
+  other tools are to have it                portwatch export s.db
   what can this kernel give?                portwatch doctor
 
 Without root, list and who show the sockets of this network namespace, with the owners of your own
@@ -97,6 +109,9 @@ pub enum Command {
     Top(Box<TopArgs>),
     Record(Box<RecordArgs>),
     Report(ReportArgs),
+    Query(QueryArgs),
+    Verify(VerifyArgs),
+    Export(Box<ExportArgs>),
     Doctor(DoctorArgs),
 }
 
@@ -213,7 +228,6 @@ mod tests {
             ("trace --ring-size 3M", "powers of two"),
             ("trace --probes ebpf", "trampoline"),
             ("trace -o yaml", "csv"),
-            ("trace --from disk", "poll"),
             ("trace --from poll --probes kprobe", "cannot be used with"),
             (
                 "trace --proc-root /proc --probes kprobe",
@@ -221,6 +235,18 @@ mod tests {
             ),
             ("trace --interval 0", "no time at all"),
             ("trace -c 0", "'0' is not a number of events from 1"),
+            ("trace --since 03:12", "--from <SOURCE>"),
+            ("trace --from s.db --until noon", "write 03:12, 03:12:07"),
+            (
+                "list --from s.db --since 03:12",
+                "unexpected argument '--since'",
+            ),
+            ("--at 03:12", "--from <SOURCE>"),
+            (
+                "top --from s.db --at 01:00 --since -1m",
+                "cannot be used with",
+            ),
+            ("who 80 --from s.db --run 0", "0 is not in 1.."),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
             ("record", "<FILE>"),

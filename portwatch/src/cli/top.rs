@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::trace::{parse_duration, parse_ring_size};
-use super::{FilterArgs, ProbeArgs, SourceArgs};
+use super::{FilterArgs, MomentArgs, ProbeArgs, SourceArgs, SpanArgs};
 
 /// Show all sockets as they come and go, full-screen
 ///
@@ -13,15 +13,21 @@ use super::{FilterArgs, ProbeArgs, SourceArgs};
 /// Sockets that closed stay in sight, dimmed, for some seconds. Press ? for the keys. Without root
 /// it polls, and misses what lives shorter than the interval.
 #[derive(Debug, Args)]
+#[command(mut_arg("since", |arg| arg.conflicts_with("at")))]
 #[command(after_long_help = "\
 Examples:
   portwatch top                     everything
   portwatch top -P 80,443           these ports, at either end
   portwatch top --keep 1m           what closed stays for a minute
   portwatch top --comm 'nginx*'     sockets of these processes
+  portwatch top --from s.db --since 03:10   a session, played from then on
+  portwatch top --from s.db --at 03:12      the same, standing still at that moment
 
 Filters only hide rows and events. Expressions of --filter may use the names that rows and events
 share, such as lport or comm.
+
+A session is played by its own clock: Space stops and goes on, + and - change the speed, . goes to the
+next event, Left and Right go 10 s (with Shift a minute), Home and End to its ends.
 
 Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also
 when stdout is no terminal.")]
@@ -43,11 +49,17 @@ pub struct TopArgs {
     pub source: SourceArgs,
 
     #[command(flatten)]
+    pub moment: MomentArgs,
+
+    #[command(flatten)]
+    pub span: SpanArgs,
+
+    #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
-    pub ring_size: u32,
+    pub ring_size: Option<u32>,
 }

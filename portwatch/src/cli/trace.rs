@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{FilterArgs, Output, ProbeArgs, SourceArgs};
+use super::{FilterArgs, Output, ProbeArgs, SourceArgs, SpanArgs};
 use crate::event::{Field, Kind};
 
 /// Show every bind, listen, connect, accept and close as it happens
@@ -26,6 +26,7 @@ Examples:
   portwatch trace --filter 'event == \"close\" && duration_us > 60000000'
   portwatch trace --filter 'args.exists(a, a == \"--debug\") || exe.startsWith(\"/tmp/\")'
   portwatch trace -o json -- make test > events.json
+  portwatch trace --from s.db --since 03:10 --until 03:15 --failed    of a session, with all filters
 
 Fields, keys of JSON, columns of CSV, names for --filter. Absent values are left out:
   ts seq                  when the kernel saw it (RFC 3339, UTC); number of the event in this run
@@ -59,6 +60,10 @@ show these, says so at the end, and makes the exit code 1.
 Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a
 file, it holds events only: what the command prints goes to stderr, unless --write puts the events
 elsewhere. The command runs as the user who called sudo, and its exit code is portwatch's.
+
+With --from FILE events are those of a session, whole and as they were recorded, as fast as they can be
+read; `seq` counts what is shown of each recording. Names in filters (users, namespaces) are those of this
+machine.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
 its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
@@ -115,7 +120,7 @@ pub struct TraceArgs {
     #[arg(allow_negative_numbers = true, help_heading = "Run")]
     pub count: Option<u64>,
 
-    /// Stop after this time: seconds, or 500ms, 10s, 5m, 1h
+    /// Stop after this time, of a session by its own clock: seconds, or 500ms, 10s, 5m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Run")]
     #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
@@ -124,13 +129,21 @@ pub struct TraceArgs {
     pub source: SourceArgs,
 
     #[command(flatten)]
+    pub span: SpanArgs,
+
+    /// Of a session with several recordings: only this one [default: all in turn, each numbered from 1]
+    #[arg(long, value_name = "N", requires = "from", help_heading = "Source")]
+    #[arg(value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
+    pub run: Option<i64>,
+
+    #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]
-    pub ring_size: u32,
+    pub ring_size: Option<u32>,
 
     /// Exit with code 4 when anything was lost or could not be seen
     #[arg(long, help_heading = "Run")]
@@ -145,6 +158,9 @@ pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     let count = text.parse().ok().filter(|&count| count > 0);
     count.ok_or_else(|| format!("'{text}' is not a number of events from 1"))
 }
+
+/// Size of the kernel's event buffer, unless told otherwise.
+pub const RING_SIZE: u32 = 8 << 20;
 
 /// Seconds, or a number with a unit; none is an error.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -258,6 +274,6 @@ mod tests {
         assert_eq!(args.fields, [Field::Ts, Field::Pid]);
         assert_eq!(args.output, Output::Json);
         assert_eq!(args.command, ["curl", "-o", "x"]);
-        assert_eq!(args.ring_size, 8 << 20);
+        assert_eq!(args.ring_size, None);
     }
 }

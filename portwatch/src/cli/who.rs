@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use super::ReportFormat;
+use super::{MomentArgs, ReportFormat, SourceChoice};
 
 /// Say who has a port, who uses it, and what would become of a bind to it now
 ///
@@ -18,6 +18,7 @@ Examples:
   portwatch who 127.0.0.1:8080 -t         a bind to this address
   portwatch who [::1]:53
   portwatch who 8080 --wait               stay, and tell who takes or frees it
+  portwatch who 8080 --from s.db --at 03:12     of a session, as it was then, and what happened before
 
 A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with
 SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections and
@@ -38,7 +39,9 @@ JSON is one object with these keys; with --wait the events follow, an object a l
                      obstacles (laddr, state, pid, comm, why)
     verdict
   remarks            on the port itself
-  limits             what could not be seen")]
+  limits             what could not be seen
+  at history         of a session: the moment; the latest events of binds, listens and ends on the port
+                     before it, as from trace, the last one last")]
 pub struct WhoArgs {
     /// PORT, or ADDRESS:PORT with IPv6 in brackets
     #[arg(value_name = "[ADDR:]PORT")]
@@ -56,6 +59,13 @@ pub struct WhoArgs {
     /// does not see binds that fail
     #[arg(long)]
     pub wait: bool,
+
+    /// The FILE of a session that was recorded; `poll`: with --wait, poll even where eBPF would do
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Option<SourceChoice>,
+
+    #[command(flatten)]
+    pub moment: MomentArgs,
 
     /// How to print the answer
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]

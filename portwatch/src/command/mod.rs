@@ -2,16 +2,21 @@
 
 mod compare;
 mod doctor;
+mod export;
 mod filter;
 mod holders;
+mod interrupt;
 mod list;
 mod output;
+mod query;
 mod record;
+mod recorded;
 mod report;
 mod screen;
 mod signals;
 mod top;
 mod trace;
+mod verify;
 mod who;
 
 use std::process::ExitCode;
@@ -79,6 +84,9 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::List(args) => list::run(*args).await,
             Command::Who(args) => who::run(args).await,
             Command::Report(args) => report::run(&args),
+            Command::Query(args) => query::run(args),
+            Command::Verify(args) => verify::run(&args),
+            Command::Export(args) => export::run(*args),
             Command::Doctor(args) => doctor::run(&args),
         }
     })

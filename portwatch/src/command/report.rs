@@ -143,9 +143,14 @@ fn write(path: &Path, html: &str, force: bool) -> Result<()> {
         true => options.create(true).truncate(true),
         false => options.create_new(true),
     };
-    let written = options
+    let mut file = options
         .open(path)
-        .and_then(|mut file| file.write_all(html.as_bytes()));
+        .with_context(|| format!("creating {}", path.display()))?;
+    let written = file.write_all(html.as_bytes());
+    if written.is_err() && path.is_file() {
+        // Half a page is none, and would be in the way of the next.
+        let _ = fs::remove_file(path);
+    }
     written.with_context(|| format!("writing {}", path.display()))
 }
 

@@ -1,6 +1,7 @@
-//! The chain of batches. The hash of a batch is BLAKE3 over the hash of the one before, its own row in
-//! `raw_batch`, and the digest of what it added to each table; so nothing can be altered, taken out or moved
-//! without a trace. What was cut off at the end shows in that the run was not finished.
+//! The chain of batches. The hash of a batch is BLAKE3 over the hash and the signature of the one before,
+//! its own row in `raw_batch`, and the digest of what it added to each table; so nothing can be altered,
+//! taken out or moved without a trace. What was cut off at the end shows in that the run was not finished.
+//! Only a signature tells who made a chain: without one, who can write the file can make all of it anew.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,7 +18,8 @@ const PIECE: usize = 64 << 10;
 /// A batch that rows are added to.
 pub struct Batch {
     id: i64,
-    before: [u8; 32],
+    /// Hash and signature of the one before.
+    before: Vec<u8>,
     counts: [i64; TABLES],
     contents: [Digest; TABLES],
     times: Option<(u64, u64)>,
@@ -26,13 +28,11 @@ pub struct Batch {
 impl Batch {
     /// The one after this one, or the first.
     pub fn after(last: Option<Sealed>) -> Self {
-        let (id, before, counts) = last.map_or((0, [0; 32], [0; TABLES]), |last| {
-            (last.id, last.hash, last.counts)
-        });
+        let last = last.unwrap_or_default();
         Self {
-            id: id + 1,
-            before,
-            counts,
+            id: last.id + 1,
+            before: last.link(),
+            counts: last.counts,
             contents: std::array::from_fn(|_| Digest::default()),
             times: None,
         }
@@ -66,7 +66,7 @@ impl Batch {
             run,
             times: self.times,
             counts: self.counts,
-            hash: [0; 32],
+            ..Sealed::default()
         };
         let contents = self.contents.each_mut().map(Digest::finish);
         sealed.hash = sealed.chained(&self.before, &contents);
@@ -100,8 +100,8 @@ impl Digest {
     }
 }
 
-/// A row of `raw_batch`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row of `raw_batch`. The default stands before the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sealed {
     pub id: i64,
     pub run: i64,
@@ -110,6 +110,7 @@ pub struct Sealed {
     /// Rows of each table, those of the batches before among them.
     pub counts: [i64; TABLES],
     pub hash: [u8; 32],
+    pub signature: Option<Vec<u8>>,
 }
 
 impl Sealed {
@@ -124,17 +125,22 @@ impl Sealed {
         cells
     }
 
-    fn chained(&self, before: &[u8; 32], contents: &[[u8; 32]; TABLES]) -> [u8; 32] {
+    /// What the next one has of it in its hash.
+    fn link(&self) -> Vec<u8> {
+        [&self.hash, self.signature.as_deref().unwrap_or_default()].concat()
+    }
+
+    fn chained(&self, before: &[u8], contents: &[[u8; 32]; TABLES]) -> [u8; 32] {
         let mut bytes = before.to_vec();
         self.cells().iter().for_each(|cell| cell.encode(&mut bytes));
         bytes.extend(contents.iter().flatten());
         *blake3::hash(&bytes).as_bytes()
     }
 
-    pub fn insert(&self, db: &Connection, signature: Option<&[u8]>) -> Result<()> {
+    pub fn insert(&self, db: &Connection) -> Result<()> {
         let mut cells = self.cells();
         cells.push(Cell::Blob(&self.hash));
-        cells.push(signature.map_or(Cell::Null, Cell::Blob));
+        cells.push(self.signature.as_deref().map_or(Cell::Null, Cell::Blob));
         let marks = vec!["?"; cells.len()].join(",");
         let sql = format!("INSERT INTO raw_batch VALUES ({marks})");
         (db.prepare_cached(&sql)?.execute(params_from_iter(cells)))
@@ -156,13 +162,14 @@ impl Sealed {
             times: times.map(|(first, last)| (first.cast_unsigned(), last.cast_unsigned())),
             counts,
             hash: row.get(4 + TABLES)?,
+            signature: row.get(5 + TABLES)?,
         })
     }
 
     /// Numbers of the events in it, when the batch before ended there.
     fn events(&self, before: &[i64; TABLES]) -> Range<i64> {
         let at = Table::Event as usize;
-        before[at] + 1..self.counts[at] + 1
+        before[at].saturating_add(1)..self.counts[at].saturating_add(1)
     }
 }
 
@@ -180,8 +187,10 @@ pub fn last(db: &Connection) -> Result<Option<Sealed>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub batch: Option<i64>,
-    /// Numbers of the events of that batch.
+    /// Numbers of the events of that batch, as far as its row can be believed.
     pub events: Option<Range<i64>>,
+    /// First and last of their times, likewise; nanoseconds since the Unix epoch.
+    pub times: Option<(u64, u64)>,
     /// A sentence without a full stop.
     pub what: String,
 }
@@ -195,9 +204,11 @@ pub struct Verdict {
     pub events: i64,
     /// Time of the last of these events; nanoseconds since the Unix epoch.
     pub until: Option<u64>,
+    /// Runs in the session; 0 when there is a fault.
+    pub runs: i64,
     /// Runs that were not finished: they were killed, or the end was cut off.
     pub unfinished: Vec<i64>,
-    /// Batches whose signature is right.
+    /// Batches with a signature; all of them are right when a key was given.
     pub signed: i64,
     /// The first thing that is wrong.
     pub fault: Option<Fault>,
@@ -213,12 +224,10 @@ pub type Check<'a> = &'a dyn Fn(&[u8; 32], &[u8]) -> bool;
 pub fn verify(path: &Path, check: Option<Check<'_>>) -> Result<Verdict> {
     let db = super::readable(path)?;
     let mut verdict = Verdict::default();
-    let walked = walk(&db, check, &mut verdict);
-    let fault = match walked {
-        Ok(()) => sound(&db).err(),
-        Err(fault) => Some(fault),
-    };
-    verdict.fault = fault;
+    // One state of a session that is being written.
+    let begun = db.execute_batch("BEGIN").map_err(Fault::from);
+    let walked = begun.and_then(|()| walk(&db, check, &mut verdict));
+    verdict.fault = walked.and_then(|()| sound(&db)).err();
     Ok(verdict)
 }
 
@@ -226,6 +235,7 @@ fn fault(what: impl Into<String>) -> Fault {
     Fault {
         batch: None,
         events: None,
+        times: None,
         what: what.into(),
     }
 }
@@ -238,54 +248,43 @@ impl From<rusqlite::Error> for Fault {
 
 /// All batches in their order, and nothing else.
 fn walk(db: &Connection, check: Option<Check<'_>>, verdict: &mut Verdict) -> Result<(), Fault> {
-    let mut last = Sealed {
-        id: 0,
-        run: 0,
-        times: None,
-        counts: [0; TABLES],
-        hash: [0; 32],
-    };
+    let mut last = Sealed::default();
     let mut statement = db.prepare("SELECT * FROM raw_batch ORDER BY id")?;
     let mut rows = statement.query([])?;
     loop {
-        let of_next = |error: rusqlite::Error| Fault {
+        let of_next = |found: Fault| Fault {
             batch: Some(last.id + 1),
-            ..error.into()
+            ..found
         };
-        let Some(row) = rows.next().map_err(of_next)? else {
+        let Some(row) = rows.next().map_err(|x| of_next(x.into()))? else {
             break;
         };
-        let batch = Sealed::read(row).map_err(of_next)?;
-        let signature: Option<Vec<u8>> = row.get(5 + TABLES).map_err(of_next)?;
+        let batch = Sealed::read(row).map_err(|x| of_next(x.into()))?;
         if batch.id != last.id + 1 {
-            return Err(Fault {
-                batch: Some(last.id + 1),
-                ..fault("it is missing")
-            });
+            return Err(of_next(fault("it is missing")));
         }
-        let wrong = |what: &str| Fault {
+        let wrong = |what: String| Fault {
             batch: Some(batch.id),
             events: Some(batch.events(&last.counts)),
-            what: what.to_owned(),
+            times: batch.times,
+            what,
         };
-        if (batch.counts.iter().zip(&last.counts)).any(|(now, before)| now < before) {
-            return Err(wrong("it is not in its place: batches were reordered"));
+        if !batch
+            .follows(db, &last)
+            .map_err(|found| wrong(found.what))?
+        {
+            let what = match in_its_place(db, &last).unwrap_or(None) {
+                Some(other) => format!("batch {other} belongs in its place: they were reordered"),
+                None => "its rows were altered, or are those of another batch".to_owned(),
+            };
+            return Err(wrong(what));
         }
-        let contents = contents(db, &last.counts, &batch.counts).map_err(|found| Fault {
-            what: found.what,
-            ..wrong("")
-        })?;
-        if batch.chained(&last.hash, &contents) != batch.hash {
-            return Err(wrong("it was altered, or is not in its place"));
-        }
-        if let Some(check) = check {
-            match signature {
-                None => return Err(wrong("it is not signed")),
-                Some(signature) if !check(&batch.hash, &signature) => {
-                    return Err(wrong("its signature is not by this key"));
-                }
-                Some(_) => verdict.signed += 1,
+        match (check, &batch.signature) {
+            (Some(_), None) => return Err(wrong("it is not signed".into())),
+            (Some(check), Some(signature)) if !check(&batch.hash, signature) => {
+                return Err(wrong("its signature is not by this key".into()));
             }
+            (_, signature) => verdict.signed += i64::from(signature.is_some()),
         }
         verdict.batches = batch.id;
         verdict.events = batch.counts[Table::Event as usize];
@@ -300,11 +299,42 @@ fn walk(db: &Connection, check: Option<Check<'_>>, verdict: &mut Verdict) -> Res
             return Err(fault(format!("{more} rows of {name} belong to no batch")));
         }
     }
+    verdict.runs = last.counts[Table::Run as usize];
     let unfinished = "SELECT id FROM raw_run WHERE id NOT IN (SELECT run FROM raw_finish)";
     let mut unfinished = db.prepare(unfinished)?;
     let runs = unfinished.query_map([], |row| row.get(0))?;
     verdict.unfinished = runs.collect::<rusqlite::Result<_>>()?;
     Ok(())
+}
+
+impl Sealed {
+    /// Whether its hash is that of its rows, and of this one before it.
+    fn follows(&self, db: &Connection, last: &Sealed) -> Result<bool, Fault> {
+        if (self.counts.iter().zip(&last.counts)).any(|(now, before)| now < before) {
+            return Ok(false);
+        }
+        let contents = contents(db, &last.counts, &self.counts)?;
+        Ok(self.chained(&last.link(), &contents) == self.hash)
+    }
+}
+
+/// Number of a later batch that would follow this one, had it the number for that: of those that have
+/// more rows the one with the fewest.
+fn in_its_place(db: &Connection, last: &Sealed) -> Result<Option<i64>, Fault> {
+    let sum = "runs + finishes + addresses + whats + processes + owners + exits + events
+               + checkpoints + opens";
+    let sql = format!("SELECT * FROM raw_batch WHERE id > ? AND {sum} > ? ORDER BY {sum} LIMIT 1");
+    let rows = last
+        .counts
+        .iter()
+        .fold(0_i64, |sum, x| sum.saturating_add(*x));
+    let mut statement = db.prepare(&sql)?;
+    let found = statement.query_row([last.id + 1, rows], Sealed::read);
+    let Some(mut batch) = found.optional()? else {
+        return Ok(None);
+    };
+    let id = std::mem::replace(&mut batch.id, last.id + 1);
+    Ok(batch.follows(db, last).unwrap_or(false).then_some(id))
 }
 
 /// Digests of what a batch added to each table.
@@ -341,10 +371,12 @@ fn contents(
 
 /// Whether what the rows are found and shown by is as it was made: the schema, and indexes.
 fn sound(db: &Connection) -> Result<(), Fault> {
-    let schema = |db: &Connection| -> rusqlite::Result<Vec<Option<String>>> {
-        let sql = "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
+    let schema = |db: &Connection| -> rusqlite::Result<Vec<[Option<String>; 4]>> {
+        let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name";
         let mut statement = db.prepare(sql)?;
-        let rows = statement.query_map([], |row| row.get(0))?;
+        let rows = statement.query_map([], |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+        })?;
         rows.collect()
     };
     let fresh = Connection::open_in_memory()?;

@@ -3,6 +3,8 @@
 
 mod cell;
 mod chain;
+mod moment;
+pub mod question;
 mod read;
 mod sign;
 pub mod survey;
@@ -10,13 +12,16 @@ pub mod survey;
 mod tests;
 mod write;
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
+use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::row::Row;
 
@@ -73,21 +78,47 @@ pub struct Kept {
     pub told: bool,
 }
 
+/// A session that only we write.
+pub struct Writable {
+    db: Connection,
+    /// Dropped after the connection: SQLite's own locks end when any descriptor of the file is closed.
+    _lock: Lock,
+}
+
+/// A lock of flock(2). Given back by hand: a process that was just forked has it, too, until its exec.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Then it ends with the descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+impl Deref for Writable {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.db
+    }
+}
+
 /// Creates a session, readable and writable for its owner only.
 ///
 /// # Errors
 /// When there is such a file already, or it cannot be written.
-pub fn create(path: &Path) -> Result<Connection> {
+pub fn create(path: &Path) -> Result<Writable> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o600);
-    match options.open(path) {
-        Ok(_) => {}
+    let file = match options.open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
             "{} is there already: name another file, or add a run to it with --append",
             path.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("creating {}", path.display())),
-    }
+    };
+    let lock = locked(file, path)?;
     let fill = || -> Result<Connection> {
         let db = writable(path)?;
         db.execute_batch("BEGIN")?;
@@ -98,15 +129,18 @@ pub fn create(path: &Path) -> Result<Connection> {
         db.execute_batch("COMMIT")?;
         Ok(db)
     };
-    fill().with_context(|| format!("creating {}", path.display()))
+    let db = fill().with_context(|| format!("creating {}", path.display()))?;
+    Ok(Writable { db, _lock: lock })
 }
 
 /// Opens a session to add a run.
 ///
 /// # Errors
-/// When it is none, of another version, or cannot be written.
-pub fn append(path: &Path) -> Result<Connection> {
+/// When it is none, of another version, cannot be written, or is being written by someone else.
+pub fn append(path: &Path) -> Result<Writable> {
     check(path)?;
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = locked(file, path)?;
     let db = writable(path).with_context(|| format!("opening {}", path.display()))?;
     let version = version(&db, path)?;
     ensure!(
@@ -114,7 +148,33 @@ pub fn append(path: &Path) -> Result<Connection> {
         "{} has version {version} of the format, this portwatch adds to version {VERSION} only: record into a new file",
         path.display()
     );
-    Ok(db)
+    Ok(Writable { db, _lock: lock })
+}
+
+/// Keeps others from writing it, whose rows would have the same numbers, and tells readers that it is being written.
+fn locked(file: File, path: &Path) -> Result<Lock> {
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is being recorded into: wait for the end of that, or name another file",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Whether someone writes it now. To be asked before it is opened, because of SQLite's own locks.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn is_being_written(path: &Path) -> Result<bool> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = file.try_lock_shared();
+    // A lock that was had is given back.
+    drop(Lock(file));
+    Ok(matches!(lock, Err(TryLockError::WouldBlock)))
 }
 
 fn writable(path: &Path) -> Result<Connection> {
@@ -133,17 +193,41 @@ fn writable(path: &Path) -> Result<Connection> {
 /// When it is none, or of a newer version.
 fn readable(path: &Path) -> Result<Connection> {
     check(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || -> Result<Connection> {
-        let db = Connection::open_with_flags(path, flags)?;
+    let open = |name: &OsStr, flags: OpenFlags| -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(Path::new(name), flags)?;
         // A session may be hostile: its schema is not trusted, and nothing of it is changed.
         db.pragma_update(None, "trusted_schema", false)?;
         db.pragma_update(None, "query_only", true)?;
+        db.pragma_query_value(None, "schema_version", |_| Ok(()))?;
         Ok(db)
     };
-    let db = open().with_context(|| format!("opening {}", path.display()))?;
+    let db = match open(path.as_os_str(), OpenFlags::empty()) {
+        // Readers and writers meet in files beside it, which cannot be made on a read-only file
+        // system; but nobody writes there.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            open(&unchanging(path), OpenFlags::SQLITE_OPEN_URI).map_err(|_| error)
+        }
+        // What else is wrong with it is told below, or found by `verify`.
+        result => result,
+    };
+    let db = db.with_context(|| format!("{} cannot be read, or is damaged", path.display()))?;
     version(&db, path)?;
     Ok(db)
+}
+
+/// The name by which SQLite opens a file that has no journal and that nobody writes.
+fn unchanging(path: &Path) -> OsString {
+    let mut name = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                name.push(byte.into());
+            }
+            byte => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    (name + "?immutable=1").into()
 }
 
 /// Whether the file can be a session at all.
@@ -155,12 +239,18 @@ fn check(path: &Path) -> Result<()> {
         !fs::metadata(path)?.is_dir(),
         "{name} is a directory, not a session"
     );
+    // SQLite takes less than its smallest page for an empty database.
+    const LEAST: u64 = 512;
     let mut head = Vec::new();
     file.by_ref().take(16).read_to_end(&mut head)?;
     ensure!(!head.is_empty(), "{name} is empty: not a session");
     ensure!(
         head == MAGIC,
         "{name} is not a session: portwatch record makes them"
+    );
+    ensure!(
+        file.metadata()?.len() >= LEAST,
+        "{name} is damaged: all but its first bytes are gone"
     );
     Ok(())
 }
@@ -169,7 +259,7 @@ fn check(path: &Path) -> Result<()> {
 fn version(db: &Connection, path: &Path) -> Result<i32> {
     let name = path.display();
     let number = |pragma: &str| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let damaged = || format!("{name} is damaged: portwatch verify tells where");
+    let damaged = || format!("{name} is damaged: not even its version can be read");
     let id = number("application_id").with_context(damaged)?;
     ensure!(
         id == APPLICATION_ID,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 use serde_json::Value as Json;
 
@@ -112,7 +112,7 @@ impl Session {
             let ended: Option<i64> = row.get(14)?;
             Ok(Recorded {
                 id: row.get(0)?,
-                events: row.get::<_, i64>(1)? + 1..i64::MAX,
+                events: row.get::<_, i64>(1)?.saturating_add(1)..i64::MAX,
                 run: Run {
                     began: row.get::<_, i64>(2)?.cast_unsigned(),
                     host: row.get(3)?,
@@ -139,9 +139,13 @@ impl Session {
             })
         })?;
         let mut runs: Vec<Recorded> = rows.collect::<rusqlite::Result<_>>()?;
-        let mut end = self.last_event()? + 1;
+        let mut end = self.last_event()?.saturating_add(1);
         for run in runs.iter_mut().rev() {
             run.events.end = end;
+            ensure!(
+                (1..=end).contains(&run.events.start),
+                "the session's runs do not follow one another: portwatch verify tells what was done to it"
+            );
             end = run.events.start;
         }
         Ok(runs)
@@ -204,21 +208,56 @@ impl Session {
         Ok(next)
     }
 
-    /// Appends the events about servers on this local port: binds, listens and their ends, successful or
-    /// not, in their order.
+    /// The latest events about servers on this local port until `ts` (nanoseconds since the Unix epoch):
+    /// up to `most` of those wanted, the last one last.
     ///
     /// # Errors
     /// As [`Session::last_event`].
-    pub fn events_of_port(&mut self, port: u16, to: i64, events: &mut Vec<Event>) -> Result<()> {
-        let sql =
-            "SELECT * FROM raw_event WHERE lport = ? AND remote IS NULL AND id <= ? ORDER BY id";
+    pub fn latest_of_port(
+        &mut self,
+        port: u16,
+        ts: u64,
+        most: usize,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Vec<Event>> {
+        let to = self.last_until(ts)?;
+        let sql = "SELECT * FROM raw_event WHERE lport = ? AND remote IS NULL AND id <= ?
+                   ORDER BY id DESC";
         let mut dictionaries = Dictionaries::of(self);
         let mut statement = dictionaries.db.prepare_cached(sql)?;
         let mut rows = statement.query(params![port, to])?;
-        while let Some(row) = rows.next()? {
-            events.push(dictionaries.event(row, 1)?);
+        let mut events = Vec::new();
+        while events.len() < most
+            && let Some(row) = rows.next()?
+        {
+            let event = dictionaries.event(row, 1)?;
+            if event.ts <= ts && wanted(&event) {
+                events.push(event);
+            }
         }
-        Ok(())
+        events.reverse();
+        Ok(events)
+    }
+
+    /// When those of these processes were started that ran at `ts`, as far as it is known; nanoseconds
+    /// since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`Session::last_event`].
+    pub fn started(&self, pids: &HashSet<u32>, ts: u64) -> Result<HashMap<u32, u64>> {
+        let sql = "SELECT pid, started FROM raw_process WHERE started <= ? ORDER BY started";
+        let ts = ts.min(i64::MAX.cast_unsigned()).cast_signed();
+        let mut statement = self.db.prepare(sql)?;
+        let mut rows = statement.query([ts])?;
+        let mut started = HashMap::new();
+        while let Some(row) = rows.next()? {
+            if let (Some(pid), Some(at)) = (number(row, 0)?, number(row, 1)?)
+                && pids.contains(&pid)
+            {
+                started.insert(pid, at);
+            }
+        }
+        Ok(started)
     }
 
     /// The last checkpoint of a run that holds nothing of what came after this event, and was taken at

@@ -153,7 +153,7 @@ CREATE TABLE raw_open(
 ) STRICT;
 
 -- What was written in one transaction: up to which row of each table, and the hash of all of it and of
--- the batch before.
+-- the hash and the signature of the batch before.
 CREATE TABLE raw_batch(
   id INTEGER PRIMARY KEY,
   run INTEGER NOT NULL,

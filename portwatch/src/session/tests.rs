@@ -73,6 +73,13 @@ fn traffic() -> Vec<Vec<Event>> {
     (0..6).map(batch).collect()
 }
 
+/// What is open, in an order of its own.
+fn sorted(table: &Table) -> Vec<Kept> {
+    let mut kept: Vec<Kept> = table.kept().collect();
+    kept.sort_by_cached_key(|x| format!("{x:?}"));
+    kept
+}
+
 fn altered(sql: &str) -> Verdict {
     let (_folder, path) = session(&traffic());
     assert_eq!(verify(&path, None).unwrap().fault, None);
@@ -123,6 +130,53 @@ proptest! {
         prop_assert_eq!(again, kept);
         prop_assert!(session.checkpoint(1, 0, 0).unwrap().is_none());
         prop_assert!(session.checkpoint(1, 0, 9).unwrap().unwrap().sockets.is_empty());
+    }
+
+    #[test]
+    fn a_table_can_be_taken_up_at_any_event(mut events in samples::events(1..40), checks in proptest::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        // Of sockets without cookies the maker of keys chooses, and with few of them much happens to each.
+        for (at, event) in events.iter_mut().enumerate() {
+            event.ts = 1_000 + at as u64;
+            event.sock = Some(at as u64 % 3 + 1);
+            event.lport = event.lport.map(|port| port % 3 + 1);
+            if event.proto == Some(Proto::Mptcp) {
+                event.proto = Some(Proto::Tcp);
+            }
+        }
+        let checks: Vec<usize> = checks.iter().map(|x| x.index(events.len())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let db = create(&path).unwrap();
+        let mut writer = Writer::new(&db, Box::new(|_, _| About::default())).unwrap();
+        writer.begin(&Run { began: 1_000, ..Run::default() }).unwrap();
+        let mut table = Table::new(Limits::default());
+        let mut expected = Vec::new();
+        for (at, event) in events.iter().enumerate() {
+            writer.event(event).unwrap();
+            table.apply(event);
+            if checks.contains(&at) {
+                writer.checkpoint(event.ts, table.kept()).unwrap();
+            }
+            if at % 5 == 4 {
+                writer.commit(None).unwrap();
+            }
+            expected.push((sorted(&table), table.lost()));
+        }
+        writer.commit(None).unwrap();
+        let mut session = Session::open(&path).unwrap();
+        let run = session.runs().unwrap().remove(0);
+        let known_from = session.known_from(&run).unwrap().unwrap_or(0);
+        for (at, expected) in expected.iter().enumerate() {
+            let number = at as i64 + 1;
+            let ts = events[at].ts;
+            prop_assert_eq!(session.reached(&run, ts).unwrap(), number);
+            let after = session.table_after(&run, number, ts, Limits::default()).unwrap();
+            prop_assert_eq!((sorted(&after), after.lost()), expected.clone());
+            if ts >= known_from {
+                let then = session.table_at(&run, ts, Limits::default()).unwrap();
+                prop_assert_eq!((sorted(&then), then.lost()), expected.clone());
+            }
+        }
     }
 
     #[test]
@@ -200,7 +254,7 @@ fn what_was_done_to_a_session_is_named() {
         (
             "UPDATE raw_event SET rport = 81 WHERE id = 25",
             Some(3),
-            "it was altered",
+            "its rows were altered",
         ),
         (
             "DELETE FROM raw_event WHERE id = 31",
@@ -215,13 +269,13 @@ fn what_was_done_to_a_session_is_named() {
         (
             "UPDATE raw_owner SET pid = 1 WHERE id = 1",
             Some(1),
-            "it was altered",
+            "its rows were altered",
         ),
         (
             "UPDATE raw_batch SET id = -4 WHERE id = 4; UPDATE raw_batch SET id = 4 WHERE id = 5;
              UPDATE raw_batch SET id = 5 WHERE id = -4",
             Some(4),
-            "altered, or is not in its place",
+            "batch 5 belongs in its place: they were reordered",
         ),
         (
             "INSERT INTO raw_exit VALUES (1, 1, 1, 1, 0)",
@@ -264,7 +318,7 @@ fn other_files_are_refused_by_name() {
             file("jpeg", b"\xff\xd8\xff\xe0 and so on and on and on"),
             "is not a session",
         ),
-        (file("short", b"SQLite format 3\0"), "not a database"),
+        (file("short", b"SQLite format 3\0"), "is damaged"),
         (file("cut", &whole[..5000]), "damaged"),
     ] {
         let told = match verify(&path, None) {

@@ -230,9 +230,9 @@ impl<'db> Writer<'db> {
         if !self.open {
             return Ok(());
         }
-        let sealed = self.batch.seal(self.run);
-        let signature = sign.map(|sign| sign(&sealed.hash));
-        sealed.insert(self.db, signature.as_deref())?;
+        let mut sealed = self.batch.seal(self.run);
+        sealed.signature = sign.map(|sign| sign(&sealed.hash));
+        sealed.insert(self.db)?;
         self.db.execute_batch("COMMIT")?;
         self.open = false;
         self.batch = Batch::after(Some(sealed));

@@ -4,6 +4,7 @@ mod compare;
 pub mod live;
 mod loss;
 pub mod poll;
+pub mod replay;
 
 use std::sync::mpsc::Sender;
 
@@ -12,6 +13,7 @@ use anyhow::Result;
 use crate::event::Event;
 use live::{Accounts, Live};
 use poll::Poll;
+use replay::Replay;
 
 /// What to take events from.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub enum Source {
     Live(Box<Live>),
     /// With what stood in the way of a better one.
     Poll(Box<Poll>, Option<anyhow::Error>),
+    /// What was recorded.
+    Session(Box<Replay>),
 }
 
 /// News of a process. Times in nanoseconds since the Unix epoch.
@@ -74,6 +78,7 @@ impl Source {
         match self {
             Source::Live(live) => live.next(events).await,
             Source::Poll(poll, _) => poll.next(events).await,
+            Source::Session(replay) => replay.next(events).await,
         }
     }
 
@@ -85,6 +90,15 @@ impl Source {
         match self {
             Source::Live(live) => live.finish(events),
             Source::Poll(poll, _) => poll.finish(events),
+            Source::Session(replay) => replay.finish(),
+        }
+    }
+
+    /// Whether nothing will come any more.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Source::Live(_) | Source::Poll(..) => false,
+            Source::Session(replay) => replay.is_over(),
         }
     }
 
@@ -93,15 +107,17 @@ impl Source {
         match self {
             Source::Live(live) => live.follow(pid),
             Source::Poll(poll, _) => poll.follow(pid),
+            // Nothing runs any more.
+            Source::Session(_) => {}
         }
     }
 
     /// From here on sends news of processes, before the events that came with them are appended.
-    /// Polling has none.
+    /// Others have none.
     pub fn tell_processes(&mut self, to: Sender<News>) {
         match self {
             Source::Live(live) => live.tell_processes(to),
-            Source::Poll(..) => {}
+            Source::Poll(..) | Source::Session(_) => {}
         }
     }
 }

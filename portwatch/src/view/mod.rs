@@ -1,11 +1,14 @@
 //! What shows events and reports to people and programs.
 
+pub mod answer;
 mod columns;
 pub mod doctor;
+pub mod export;
 pub mod human;
 pub mod lines;
 pub mod report;
 pub mod rows;
-mod time;
+pub mod time;
 pub mod top;
+pub mod verdict;
 pub mod who;

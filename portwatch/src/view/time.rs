@@ -94,6 +94,12 @@ pub fn full(ns: u64, now: u64, zone: &TimeZone) -> String {
     then.strftime(format).to_string()
 }
 
+/// Date and time where the user is: `2026-11-23 03:12:07`.
+pub fn dated(ns: u64, zone: &TimeZone) -> String {
+    let then = zoned(ns / SECOND, zone);
+    then.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
 /// 2^64 ns are 584 years, well inside what a timestamp can hold; the epoch stands in otherwise.
 fn zoned(second: u64, zone: &TimeZone) -> jiff::Zoned {
     let second = i64::try_from(second).unwrap_or_default();

@@ -266,10 +266,11 @@ pub fn day(path: &Path, events: u64) -> Truth {
 }
 
 /// Names that do something where they are taken for markup or for a script.
-pub const HOSTILE: [&str; 8] = [
+pub const HOSTILE: [&str; 9] = [
     "<script>document.documentElement.dataset.hit=1</script>",
     "</script><script>document.documentElement.dataset.hit=1</script>",
-    "<!--<script>",
+    "<!--<script ",
+    "</script /",
     "<img src=x onerror=document.documentElement.dataset.hit=1>",
     "\"><b onmouseover=x>",
     "</td><iframe src=javascript:1>",

@@ -43,7 +43,7 @@ pub async fn rows(
         .await?;
     let observed = match &source {
         Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) => None,
+        Source::Poll(..) | Source::Session(_) => None,
     };
     let accounts = source.finish(&mut Vec::new())?;
     say(&summary::verdict(&accounts, observed.as_deref()));

@@ -4,11 +4,13 @@ mod followed;
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
 use super::output::{Output, is_closed_pipe};
+use super::recorded::Past;
 use super::{filter, say, screen, wrong_usage};
 use crate::cli::{self, ListArgs};
 use crate::event::Kind;
@@ -29,6 +31,9 @@ const RING_BYTES: u32 = 8 << 20;
 /// # Errors
 /// When the arguments make no sense, not even /proc can be read, or the table cannot be written.
 pub async fn run(args: ListArgs) -> Result<Exit> {
+    let here = [("--duration", args.duration.is_some())];
+    let session = args.source.session(&here, &args.moment.given());
+    let session = session.map_err(wrong_usage)?.map(Path::to_owned);
     let wanted = Wanted {
         all: args.all,
         states: args.state,
@@ -46,6 +51,10 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         },
     };
     let interval_given = args.source.interval.is_some();
+    let past = match session {
+        Some(path) => Some(Past::read(&path, &args.moment)?),
+        None => None,
+    };
     let columns = (!args.fields.is_empty()).then_some(args.fields);
     let view = match args.output {
         cli::Output::Json => Rows::Json(columns),
@@ -56,16 +65,21 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
                 None if wanted.only_servers() => Layout::Servers,
                 None => Layout::All,
             };
-            Rows::Text(Text::new(layout, style(args.numeric)))
+            let style = match &past {
+                Some(past) => past.style(args.numeric),
+                None => style(args.numeric),
+            };
+            Rows::Text(Text::new(layout, style))
         }
     };
 
-    let (mut rows, limits) = match args.duration {
-        Some(duration) => {
+    let (mut rows, limits) = match (past, args.duration) {
+        (Some(past), _) => (group::servers(past.rows), past.limits),
+        (None, Some(duration)) => {
             let snapshot = followed::rows(&followed, duration, interval_given).await?;
             (group::servers(snapshot.rows), snapshot.limits)
         }
-        None => {
+        (None, None) => {
             let mut rows = snapshot::rows(&snapshot::Options {
                 listening: wanted.only_servers(),
                 holders: true,

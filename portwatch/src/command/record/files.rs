@@ -1,18 +1,16 @@
 //! The files of a recording: the one named, and those that follow it when it is large or old.
 
-use std::fs::{self, File};
+use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use rusqlite::Connection;
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context as _, Result};
 
 use crate::cli::RecordArgs;
 use crate::command::say;
-use crate::session;
+use crate::session::{self, Writable};
 
 /// Which files there are and come.
 pub struct Files {
@@ -33,9 +31,7 @@ pub struct Limits {
 
 /// An open session, ours alone to write.
 pub struct Open {
-    // In this order: were another descriptor closed before, SQLite's locks would be gone.
-    pub db: Connection,
-    _lock: File,
+    pub db: Writable,
     pub path: PathBuf,
     since: Instant,
 }
@@ -149,34 +145,19 @@ impl Open {
 }
 
 fn create(path: PathBuf) -> Result<Open> {
-    let db = session::create(&path)?;
-    let lock = lock(&path)?;
     Ok(Open {
-        db,
-        _lock: lock,
+        db: session::create(&path)?,
         path,
         since: Instant::now(),
     })
 }
 
 fn append(path: PathBuf) -> Result<Open> {
-    let lock = lock(&path)?;
     Ok(Open {
         db: session::append(&path)?,
-        _lock: lock,
         path,
         since: Instant::now(),
     })
-}
-
-/// Two recordings into one file would number their rows alike.
-fn lock(path: &Path) -> Result<File> {
-    let name = path.display();
-    let file = File::open(path).with_context(|| format!("opening {name}"))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("{name} is being recorded into");
-    }
-    Ok(file)
 }
 
 /// Numbers of the files there are, rising; 0 is the one without.

@@ -27,7 +27,7 @@ use super::signals::Signals;
 use super::trace::child::{self, Running};
 use super::trace::summary::Summary;
 use super::trace::{ended, greet, not_observed, verdict};
-use super::{say, screen};
+use super::{say, screen, wrong_usage};
 use crate::cli::{self, RecordArgs};
 use crate::clock::{Clock, boot};
 use crate::event::Kind;
@@ -62,6 +62,15 @@ const MANY: u64 = 1_000;
 /// # Errors
 /// When the arguments make no sense, nothing can be seen, or the session cannot be written.
 pub async fn run(args: RecordArgs) -> Result<Exit> {
+    if args
+        .source
+        .session(&[], &[])
+        .map_err(wrong_usage)?
+        .is_some()
+    {
+        let text = "record --from takes poll only: trace, list, who and top show a session";
+        return Err(wrong_usage(anyhow!(text)));
+    }
     let command = (!args.command.is_empty()).then_some(&args.command);
     let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
@@ -110,7 +119,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
 
     let missing = match &source {
         Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) => None,
+        Source::Poll(..) | Source::Session(_) => None,
     };
     let shared = Arc::new(Shared::default());
     let recorder = Recorder {
@@ -210,7 +219,7 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         version: env!("CARGO_PKG_VERSION").to_owned(),
         source: match source {
             Source::Live(live) => format!("{} probes", live.report().tier),
-            Source::Poll(..) => "polling".to_owned(),
+            Source::Poll(..) | Source::Session(_) => "polling".to_owned(),
         },
         not_observed: missing,
         command: command.map(|words| {
@@ -219,7 +228,7 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         }),
         plan: match source {
             Source::Live(live) => Some(plan_json(live.report())),
-            Source::Poll(..) => None,
+            Source::Poll(..) | Source::Session(_) => None,
         },
         clock: None,
     }

@@ -1,6 +1,8 @@
 //! `portwatch top`: the live table on the screen. Events and snapshots go into the table, keys to
 //! the screen, and what changed is drawn a few times a second.
 
+mod player;
+mod playing;
 mod terminal;
 
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use super::list::own_netns;
 use super::signals::Signals;
 use super::trace::{UNUSED_INTERVAL, not_observed, polling, summary};
 use super::{filter, say, wrong_usage};
-use crate::cli::{FilterArgs, TopArgs};
+use crate::cli::{FilterArgs, RING_SIZE, TopArgs};
 use crate::clock::{Clock, boot};
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -43,6 +45,14 @@ const SHARE: u32 = 10;
 /// When the arguments make no sense, there is no terminal, or the kernel cannot be traced.
 pub async fn run(args: TopArgs) -> Result<Exit> {
     Terminal::check().map_err(wrong_usage)?;
+    let session = {
+        let here = [("--ring-size", args.ring_size.is_some())];
+        let past = [args.moment.given(), args.span.given()].concat();
+        args.source.session(&here, &past).map_err(wrong_usage)?
+    };
+    if let Some(path) = session {
+        return playing::run(&args, path).await;
+    }
     keep_no_memory();
     let rows = filter::new::<Row>(args.filter.clone()).map_err(wrong_usage)?;
     let events = filter::new::<Event>(args.filter.clone()).map_err(wrong_usage)?;
@@ -63,7 +73,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         choice: args.source.choice(tier),
         live: live::Options {
             tier,
-            ring_bytes: args.ring_size,
+            ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
             // The table needs them all, whatever is shown.
             kinds: Kind::ALL.to_vec(),
         },
@@ -90,7 +100,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     ended?;
     let observed = match &source {
         Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) => None,
+        Source::Poll(..) | Source::Session(_) => None,
     };
     let accounts = source.finish(&mut Vec::new())?;
     say(&summary::verdict(&accounts, observed.as_deref()));
@@ -120,6 +130,7 @@ fn describe(source: &Source) -> (String, Option<String>) {
             (format!("{} probes", live.report().tier), missing)
         }
         Source::Poll(poll, why) => ("polling".to_owned(), Some(polling(poll, why.as_ref()))),
+        Source::Session(_) => ("a session".to_owned(), None),
     }
 }
 
@@ -253,7 +264,7 @@ impl Top {
             Some(Action::Quit) => return Ok(Break(())),
             Some(Action::Suspend) => terminal.suspend()?,
             Some(Action::Refresh) => self.compare.hurry(true),
-            None => {}
+            Some(Action::Play(_)) | None => {}
         }
         Ok(Continue(()))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::{self, TraceArgs};
+use crate::cli::{self, RING_SIZE, SpanArgs, TraceArgs};
 use crate::command::{filter, screen};
 use crate::event::{Event, Kind};
 use crate::filter::Filter;
@@ -17,6 +17,8 @@ use crate::view::lines::{Csv, Json, Lines, Text};
 /// A trace that can start.
 pub struct Config {
     pub source: source::Options,
+    /// Instead of the source, when one was named.
+    pub session: Option<Asked>,
     pub filter: Filter,
     pub lines: Lines,
     /// `None`: stdout.
@@ -29,8 +31,25 @@ pub struct Config {
     pub command: Option<Vec<OsString>>,
 }
 
+/// Which part of a session is to be shown.
+pub struct Asked {
+    pub path: PathBuf,
+    pub span: SpanArgs,
+    pub run: Option<i64>,
+}
+
 impl Config {
     pub fn new(args: TraceArgs) -> Result<Self> {
+        let here = [
+            ("--ring-size", args.ring_size.is_some()),
+            ("a command", !args.command.is_empty()),
+        ];
+        let past = [&args.span.given()[..], &[("--run", args.run.is_some())]].concat();
+        let session = args.source.session(&here, &past)?.map(|path| Asked {
+            path: path.to_owned(),
+            span: args.span.clone(),
+            run: args.run,
+        });
         let fields = (!args.fields.is_empty()).then_some(args.fields);
         let lines = match args.output {
             cli::Output::Text => {
@@ -53,10 +72,11 @@ impl Config {
                 choice: args.source.choice(args.probes.probes.tier()),
                 live: live::Options {
                     tier: args.probes.probes.tier(),
-                    ring_bytes: args.ring_size,
+                    ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
                     kinds: Kind::ALL.iter().copied().filter(wanted).collect(),
                 },
             },
+            session,
             filter,
             lines,
             write: args.write,

@@ -2,6 +2,7 @@
 
 pub(super) mod child;
 mod config;
+mod replayed;
 pub(super) mod summary;
 
 use std::time::Duration;
@@ -41,7 +42,10 @@ const PIECE: usize = 256 << 10;
 /// # Errors
 /// When the arguments make no sense, nothing can be seen or the output cannot be written.
 pub async fn run(args: TraceArgs) -> Result<Exit> {
-    let config = Config::new(args).map_err(wrong_usage)?;
+    let mut config = Config::new(args).map_err(wrong_usage)?;
+    if let Some(asked) = config.session.take() {
+        return replayed::run(config, &asked).await;
+    }
     let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
     greet(&source, config.interval_given);
@@ -52,9 +56,9 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
         left: config.count,
         summary: Summary::new(match &source {
             Source::Live(live) => not_observed(live.report()),
-            Source::Poll(..) => None,
+            Source::Poll(..) | Source::Session(_) => None,
         }),
-        holders: Holders::new(&config.source.live.kinds),
+        holders: Some(Holders::new(&config.source.live.kinds)),
     };
     trace.header()?;
     let held = match &config.command {
@@ -129,7 +133,8 @@ struct Trace {
     /// Events still wanted, when there is a limit.
     left: Option<u64>,
     summary: Summary,
-    holders: Holders,
+    /// What is added to events of this machine; recorded ones have it already.
+    holders: Option<Holders>,
 }
 
 impl Trace {
@@ -178,7 +183,7 @@ impl Trace {
                 more = source.next(&mut events) => more?,
             }
             match self.put(&mut events) {
-                Ok(()) if self.left == Some(0) => {
+                Ok(()) if self.left == Some(0) || source.is_over() => {
                     return Ok(Why::Asked);
                 }
                 Ok(()) => {}
@@ -213,8 +218,10 @@ impl Trace {
     /// Shows those of the events that are asked for, and takes them out of the vector.
     fn put(&mut self, events: &mut Vec<Event>) -> Result<()> {
         for mut event in events.drain(..) {
-            event.service = service::of(&event);
-            self.holders.tell(&mut event);
+            if let Some(holders) = &mut self.holders {
+                event.service = service::of(&event);
+                holders.tell(&mut event);
+            }
             self.summary.seen(&event);
             if self.left == Some(0) || !self.filter.matches(&event) {
                 continue;
@@ -253,6 +260,8 @@ pub fn greet(source: &Source, interval_given: bool) {
             say(&polling(poll, why.as_ref()));
             poll.limits().iter().for_each(|limit| say(limit));
         }
+        // Who opened it has said what it is.
+        Source::Session(_) => {}
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Summary {
     shown: [u64; Kind::ALL.len()],
     /// What this kernel does not show.
     not_observed: Option<String>,
+    /// Of what was recorded: how long it took, in microseconds, and why its end is not known.
+    recorded: Option<(u64, Option<String>)>,
 }
 
 impl Summary {
@@ -24,6 +26,15 @@ impl Summary {
             seen: 0,
             shown: [0; Kind::ALL.len()],
             not_observed,
+            recorded: None,
+        }
+    }
+
+    /// Of a recording that took `us` microseconds; `cut_off`: why its end is not known.
+    pub fn recorded(not_observed: Option<String>, us: u64, cut_off: Option<String>) -> Self {
+        Self {
+            recorded: Some((us, cut_off)),
+            ..Self::new(not_observed)
         }
     }
 
@@ -48,11 +59,13 @@ impl Summary {
 
     /// How much was shown so far, in one line.
     pub fn text(&self) -> String {
-        self.counts(micros(self.started.elapsed()))
+        let us = self.recorded.as_ref().map(|x| x.0);
+        self.counts(us.unwrap_or_else(|| micros(self.started.elapsed())))
     }
 
     pub fn verdict(&self, accounts: &Accounts) -> String {
-        verdict(accounts, self.not_observed.as_deref())
+        let cut_off = self.recorded.as_ref().and_then(|x| x.1.as_deref());
+        verdict_of_recorded(accounts, cut_off, self.not_observed.as_deref())
     }
 
     fn counts(&self, us: u64) -> String {
@@ -78,6 +91,21 @@ impl Summary {
 
 /// Whether anything is missing, and what.
 pub fn verdict(accounts: &Accounts, not_observed: Option<&str>) -> String {
+    conclusion(reasons(accounts), not_observed)
+}
+
+/// The same of a recording; `cut_off`: why its end is not known.
+pub fn verdict_of_recorded(
+    accounts: &Accounts,
+    cut_off: Option<&str>,
+    not_observed: Option<&str>,
+) -> String {
+    let cut_off = cut_off.map(str::to_owned).into_iter();
+    conclusion(cut_off.chain(reasons(accounts)).collect(), not_observed)
+}
+
+/// What is missing, and why.
+fn reasons(accounts: &Accounts) -> Vec<String> {
     let Accounts {
         lost,
         lost_by_kind,
@@ -96,9 +124,12 @@ pub fn verdict(accounts: &Accounts, not_observed: Option<&str>) -> String {
     }
     if *lost > 0 {
         reasons.push(format!(
-            "{} lost ({}), try a larger --ring-size",
+            "{} lost{}, try a larger --ring-size",
             plural(*lost, "event"),
-            list(lost_by_kind)
+            match lost_by_kind.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", list(lost_by_kind)),
+            }
         ));
     }
     for (count, what, why) in [
@@ -128,6 +159,10 @@ pub fn verdict(accounts: &Accounts, not_observed: Option<&str>) -> String {
             reasons.push(format!("{} {why}", plural(*count, what)));
         }
     }
+    reasons
+}
+
+fn conclusion(reasons: Vec<String>, not_observed: Option<&str>) -> String {
     let mut text = match reasons.is_empty() {
         true => "complete: nothing lost".to_owned(),
         false => format!("incomplete: {}", reasons.join("; ")),

@@ -136,6 +136,30 @@ pub fn peers(out: &mut Vec<u8>, peers: &[Peer]) {
     });
 }
 
+/// Any value, keys in alphabetical order.
+pub fn put_json(out: &mut Vec<u8>, value: &serde_json::Value) {
+    use serde_json::Value as Json;
+    match value {
+        Json::String(text) => put_text(out, text),
+        Json::Array(items) => put_array(out, items, put_json),
+        Json::Object(members) => {
+            out.push(b'{');
+            for (at, (key, value)) in members.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                put_text(out, key);
+                out.push(b':');
+                put_json(out, value);
+            }
+            out.push(b'}');
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => {
+            out.extend_from_slice(value.to_string().as_bytes());
+        }
+    }
+}
+
 /// A name of the schema and what stands behind it.
 pub fn put_key(out: &mut Vec<u8>, name: &str) {
     out.push(b'"');
@@ -196,7 +220,7 @@ fn put_comm(out: &mut Vec<u8>, comm: &Comm) {
 
 /// A string that no terminal obeys even unescaped by a JSON reader: control, invisible and
 /// reordering characters are written as `\uXXXX`, which JSON readers turn back.
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     if text
         .bytes()

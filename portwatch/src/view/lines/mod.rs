@@ -10,7 +10,7 @@ pub(super) mod text;
 use crate::event::Event;
 
 pub use csv::Csv;
-pub use json::{Json, list, peers};
+pub use json::{Json, list, peers, put_json};
 pub use text::{Style, Text};
 
 /// Turns events into lines of one of the formats.

@@ -44,7 +44,18 @@ fn chart(survey: &Survey, title: &str, class: &str, of: Count) -> Markup {
         };
     };
     let sum: u64 = slots.iter().map(of).sum();
-    let when = second(survey.span.start.saturating_add(*step * at as u64));
+    let moment = |at: usize| {
+        let ts = survey
+            .span
+            .start
+            .saturating_add(step.saturating_mul(at as u64));
+        if *step < 1_000_000_000 {
+            time(ts)
+        } else {
+            second(ts)
+        }
+    };
+    let when = moment(at);
     // A round time, so without the smaller part of it.
     let every = duration(*step).replace("m00s", "m").replace("h00m", "h");
     let told = format!(
@@ -67,7 +78,7 @@ fn chart(survey: &Survey, title: &str, class: &str, of: Count) -> Markup {
                     @let from = 100.0 * (at as f64) * *step as f64 / length;
                     rect class=(class) x=(percent(from)) width=(percent(width.min(100.0 - from).max(0.05)))
                         y=(format!("{:.1}", HEIGHT - height)) height=(format!("{height:.1}")) {
-                        title { (second(survey.span.start.saturating_add(*step * at as u64))) ": " (number(of(slot))) }
+                        title { (moment(at)) ": " (number(of(slot))) }
                     }
                 }
             }

@@ -179,7 +179,7 @@ fn runs(survey: &Survey) -> Markup {
                             td.words { (end) }
                             td class=(class) { @match run.finish.as_ref().map(|x| x.complete) { Some(true) => "yes", Some(false) => "no", None => "cut off" } }
                             td { (words::text(Some(&run.run.source.clone().into_bytes()))) }
-                            td.words { (words::text(run.run.command.clone().map(String::into_bytes).as_ref())) }
+                            td.words { (tables::command(run.run.command.clone().map(String::into_bytes).as_ref())) }
                         }
                     }
                 }

@@ -142,7 +142,7 @@ pub fn short_lived(survey: &Survey) -> Markup {
 }
 
 /// Arguments, from JSON, as on a command line.
-fn command(args: Option<&Bytes>) -> String {
+pub fn command(args: Option<&Bytes>) -> String {
     let words: Option<Vec<String>> = args.and_then(|args| serde_json::from_slice(args).ok());
     words.map_or_else(
         || text(args),

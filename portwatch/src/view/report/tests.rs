@@ -98,7 +98,9 @@ proptest! {
     fn no_event_breaks_out_of_the_page(events in samples::events(0..24)) {
         let html = Html::parse_document(&page(&events));
         inert(&html);
-        let data: serde_json::Value = serde_json::from_str(&texts(&html, "#data")[0]).unwrap();
+        let data = &texts(&html, "#data")[0];
+        prop_assert_eq!(data.find(['<', '>', '&', '\u{2028}', '\u{2029}']), None);
+        let data: serde_json::Value = serde_json::from_str(data).unwrap();
         let rows = data["rows"].as_array().unwrap();
         prop_assert_eq!(rows.len(), events.len());
         prop_assert_eq!(texts(&html, "#event-table tbody tr").len(), events.len());
@@ -119,11 +121,20 @@ proptest! {
 fn hostile_text_is_shown_as_what_it_is() {
     let mut events = samples::typical();
     events[0].comm = Some("</script><b>".into());
+    // A tag needs no end to be one.
+    events[3].comm = Some("</script /".into());
+    events[4].comm = Some("<!--<script ".into());
     let html = Html::parse_document(&page(&events));
     inert(&html);
     let shown: BTreeSet<String> = texts(&html, "td, th, dd, h1, p").into_iter().collect();
     let evil = sanitize::text(EVIL.as_bytes());
-    for expected in ["</script><b>", "\\x1b]0;x\\x07\\xff", evil.as_str()] {
+    for expected in [
+        "</script><b>",
+        "</script /",
+        "<!--<script ",
+        "\\x1b]0;x\\x07\\xff",
+        evil.as_str(),
+    ] {
         assert!(
             shown.iter().any(|text| text.contains(expected)),
             "{expected}: {shown:#?}"

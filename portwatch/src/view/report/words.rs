@@ -143,10 +143,15 @@ pub fn completeness(report: &Report) -> Completeness {
             Some(finish) if !finish.complete => class = "bad",
             Some(_) => {}
         }
-        let said = report.accounts.iter().filter(|(id, _)| *id == run.id);
-        reasons.extend(
-            said.map(|(_, said)| format!("{which}{}.", short(sanitize::text(said.as_bytes())))),
-        );
+        // The headline says it already, unless there is more to say.
+        let said = report.accounts.iter().find(|(id, _)| *id == run.id);
+        if let Some((_, said)) = said.filter(|(_, said)| said != "complete: nothing lost") {
+            let said = said.strip_prefix("incomplete: ").unwrap_or(said);
+            reasons.push(format!(
+                "{which}{}.",
+                short(sanitize::text(said.as_bytes()))
+            ));
+        }
     }
     let headline = match class {
         "good" if survey.runs.is_empty() => "Nothing was recorded",

@@ -11,7 +11,7 @@ use crate::event::{Event, Kind};
 use crate::sanitize;
 
 use super::columns::{Column, cut, fit};
-use super::help::HELP;
+use super::help::help;
 use super::order::order;
 use super::{Look, Mode, Pane, Scene, Screen};
 
@@ -33,10 +33,11 @@ impl Screen {
         for (list, listeners) in self.lists.iter_mut().zip([true, false]) {
             list.order = order(&shown.table, listeners, &self.wanted, list.sort);
         }
-        self.head(buffer, head, shown, frozen.is_some());
+        self.head(buffer, head, shown, frozen.is_some(), at);
+        let playing = shown.status.play.is_some();
         match std::mem::replace(&mut self.mode, Mode::Panes) {
             Mode::Help => {
-                text(buffer, body, HELP, 0);
+                text(buffer, body, &help(playing), 0);
                 self.mode = Mode::Help;
             }
             Mode::Details(mut details) => {
@@ -53,17 +54,29 @@ impl Screen {
                 self.mode = mode;
             }
         }
-        self.foot(buffer, foot);
+        self.foot(buffer, foot, playing);
         self.frozen = frozen;
     }
 
-    fn head(&self, buffer: &mut Buffer, area: Rect, scene: &Scene, frozen: bool) {
+    fn head(&self, buffer: &mut Buffer, area: Rect, scene: &Scene, frozen: bool, now: u64) {
         let status = &scene.status;
-        let mut parts = vec![(format!("portwatch, {}", status.source), Style::new())];
         let plain = Style::new();
+        let source = sanitize::text(status.source.as_bytes());
+        let mut parts = vec![match status.play {
+            None => (format!("portwatch, {source}"), plain),
+            // The moment matters more.
+            Some(_) => ("portwatch".to_owned(), plain),
+        }];
         if frozen {
             let style = Style::new().add_modifier(Modifier::REVERSED);
             parts.push((" FROZEN ".to_owned(), style));
+        }
+        if let Some(play) = &status.play {
+            if play.paused {
+                let style = Style::new().add_modifier(Modifier::REVERSED);
+                parts.push((" STOPPED ".to_owned(), style));
+            }
+            parts.push((play.position(now, &self.look.zone), plain));
         }
         if !status.seeded {
             parts.push(("reading open sockets".to_owned(), plain));
@@ -78,6 +91,9 @@ impl Screen {
             let text = format!("{} differences repaired", status.differences);
             parts.push((text, self.look.alarm()));
         }
+        if status.play.is_some() {
+            parts.push((source, plain));
+        }
         for limit in status.missing.iter().chain(&status.limits) {
             parts.push((sanitize::text(limit.as_bytes()), plain));
         }
@@ -90,14 +106,17 @@ impl Screen {
         }
     }
 
-    fn foot(&self, buffer: &mut Buffer, area: Rect) {
+    fn foot(&self, buffer: &mut Buffer, area: Rect, playing: bool) {
         let typed = sanitize::text(self.wanted.typed.as_bytes());
         let line = match &self.mode {
             Mode::Typing(_) => format!("/{typed}_"),
             Mode::Details(_) => "Up Down scroll · any other key goes back".to_owned(),
             Mode::Help => "any key goes back".to_owned(),
             Mode::Panes => {
-                let keys = "? help · Tab pane · / filter · s sort · Space freeze · Enter details";
+                let keys = match playing {
+                    false => "? help · Tab pane · / filter · s sort · Space freeze · Enter details",
+                    true => "? help · Space stop · + - speed · . step · Left Right 10 s · / filter",
+                };
                 match typed.is_empty() {
                     true => format!("{keys} · q quit"),
                     false => format!("filter: {typed} (Esc: all) · {keys}"),

@@ -1,6 +1,19 @@
 //! What `?` shows.
 
-pub const HELP: &[&str] = &[
+/// `playing`: of a session.
+pub fn help(playing: bool) -> Vec<&'static str> {
+    let (keys, notes) = HELP.split_at(LIVE);
+    let keys = keys
+        .iter()
+        .filter(|line| !(playing && line.starts_with("Space")));
+    let played = if playing { PLAYED } else { &[] };
+    keys.chain(played).chain(notes).copied().collect()
+}
+
+/// Lines of the keys that are always there.
+const LIVE: usize = 12;
+
+const HELP: &[&str] = &[
     "Tab, Shift-Tab   next, previous pane",
     "Up Down j k      select; PgUp PgDn g G: further",
     "Enter            details of the selected socket",
@@ -20,4 +33,13 @@ pub const HELP: &[&str] = &[
     "wait in the accept queue. Queues, bytes, RTT, holders and states such as",
     "CLOSE-WAIT are read now and then, all else as it happens. \"nginx +3\":",
     "three more sockets share the address; the line is of all of them.",
+];
+
+const PLAYED: &[&str] = &[
+    "",
+    "Space  p         stop and go on",
+    "+  -             faster, slower",
+    ".                stop at the next event",
+    "Left Right       10 s back, ahead; with Shift a minute",
+    "Home  End        beginning, end of the session; g G of a list",
 ];

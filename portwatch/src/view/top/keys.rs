@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::details::Details;
-use super::{Mode, Pane, Scene, Screen};
+use super::{Control, Mode, Pane, Scene, Screen, play};
 
 /// What has to be done outside of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Action {
     Refresh,
     /// As Ctrl-Z does in a shell.
     Suspend,
+    /// Something about a session that is played.
+    Play(Control),
 }
 
 /// Longest filter that can be typed.
@@ -30,6 +32,12 @@ impl Screen {
         }
         if control && key.code == KeyCode::Char('z') {
             return Some(Action::Suspend);
+        }
+        if scene.status.play.is_some()
+            && matches!(self.mode, Mode::Panes)
+            && let Some(control) = play::control(key)
+        {
+            return Some(Action::Play(control));
         }
         if self.moves(key.code) {
             return None;

@@ -8,6 +8,7 @@ mod help;
 mod keys;
 mod line;
 mod order;
+mod play;
 mod scene;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use crate::table::Key;
 use crate::view::lines;
 
 pub use keys::Action;
-pub use scene::{Scene, Status};
+pub use play::{Control, Play};
+pub use scene::{EVENTS, Scene, Status};
 
 use columns::{CONNECTIONS, Column, LISTENERS};
 use details::Details;

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::Play;
 use crate::event::Event;
 use crate::table::{Limits, Table};
 
 /// Latest events kept.
-const EVENTS: usize = 1_000;
+pub const EVENTS: usize = 1_000;
 
 /// A freeze is a copy of it.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Status {
     pub seeded: bool,
     /// Differences between table and snapshots that were repaired.
     pub differences: u64,
+    /// A session is played.
+    pub play: Option<Play>,
 }
 
 impl Scene {

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{Answer, MOST};
-use crate::event::Field;
+use crate::event::{Event, Field};
 use crate::port::{self, Bind, Client, Report};
 use crate::row::{Column, Row};
+use crate::view::lines::Json;
 use crate::view::rows::put_object;
 use crate::view::time::Utc;
 
@@ -21,6 +22,10 @@ impl Answer<'_> {
         });
         if let Some(addr) = self.question.addr {
             json["addr"] = addr.to_string().into();
+        }
+        if let Some(past) = &self.past {
+            json["at"] = Utc::text(past.at).into();
+            json["history"] = past.history.iter().map(happened).collect();
         }
         let mut text = json.to_string();
         text.push('\n');
@@ -65,6 +70,15 @@ impl Answer<'_> {
 fn object(row: &Row, columns: &[Column]) -> Value {
     let mut text = Vec::new();
     put_object(&mut text, &mut Utc::default(), row, columns);
+    // It was just written as JSON.
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// An event as a JSON value. Its number says nothing here.
+fn happened(event: &Event) -> Value {
+    let fields = Field::ALL.iter().copied().filter(|&x| x != Field::Seq);
+    let mut text = Vec::new();
+    Json::new(Some(fields.collect())).event(&mut text, event);
     // It was just written as JSON.
     serde_json::from_slice(&text).unwrap_or_default()
 }

@@ -5,11 +5,13 @@ mod json;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::event::{Context, Field, Peer, Proto};
+use crate::errno;
+use crate::event::{Context, Event, Field, Peer, Proto};
 use crate::group;
 use crate::port::{self, Bind, Question, Report, Rules};
 use crate::row::{Column, Row, State};
 use crate::sanitize;
+use crate::view::human;
 use crate::view::lines::text::put_value;
 use crate::view::rows::Style;
 use crate::view::time;
@@ -26,6 +28,16 @@ pub struct Answer<'a> {
     pub started: HashMap<u32, u64>,
     /// What could not be seen.
     pub limits: &'a [String],
+    /// Of a session.
+    pub past: Option<Past>,
+}
+
+/// What a session tells besides.
+pub struct Past {
+    /// The moment, in nanoseconds since the Unix epoch.
+    pub at: u64,
+    /// Binds, listens and ends before it, the last one last.
+    pub history: Vec<Event>,
 }
 
 impl Answer<'_> {
@@ -43,6 +55,9 @@ impl Answer<'_> {
             for bind in &report.binds {
                 put_bind(&mut out, bind);
             }
+        }
+        if let Some(past) = &self.past {
+            put_history(&mut out, &past.history, style);
         }
         for remark in port::remarks(&self.question, &self.rules) {
             let _ = writeln!(out, "note: {remark}");
@@ -282,6 +297,39 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
         _ => out.push(')'),
     }
     out.push('\n');
+}
+
+/// A line for each, in their order.
+fn put_history(out: &mut String, history: &[Event], style: &Style) {
+    if !history.is_empty() {
+        out.push_str("before, on this port:\n");
+    }
+    for event in history {
+        let at = time::dated(event.ts, &style.zone);
+        let addr = event.laddr.map_or("?".to_owned(), port::text);
+        let proto = event.proto.map_or("?", Proto::as_str);
+        let ms = event.ts / 1_000_000 % 1_000;
+        let _ = write!(out, "  {at}.{ms:03} {:<6} {proto} {addr}", event.kind);
+        if let Some(error) = event.error {
+            let _ = write!(out, " {}", errno::name(error));
+        }
+        if let (Some(comm), Some(pid)) = (event.comm, event.pid) {
+            out.push_str(" by ");
+            sanitize::push(out, comm.bytes());
+            let _ = write!(out, "({pid})");
+        }
+        if let Some(us) = event.duration_us {
+            out.push_str(", open for ");
+            human::push_us(out, us);
+        }
+        match event.holders.as_deref() {
+            Some(holders) if !holders.is_empty() => {
+                out.push_str(", held by ");
+                put_peers(out, holders.iter(), ", ");
+            }
+            _ => out.push('\n'),
+        }
+    }
 }
 
 fn verb(proto: Proto) -> &'static str {

@@ -1,18 +1,20 @@
 //! `portwatch who PORT`: everything about one port, and with `--wait` what becomes of it.
 
+mod past;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::holders::Holders;
-use super::list::{hint, own_netns, style};
-use super::output::{Output, is_closed_pipe};
-use super::signals::Signals;
-use super::trace::greet;
-use super::{say, screen};
-use crate::cli::{ReportFormat, Target, WhoArgs};
+use crate::cli::{ReportFormat, SourceChoice, Target, WhoArgs};
+use crate::command::holders::Holders;
+use crate::command::list::{hint, own_netns, style};
+use crate::command::output::{Output, is_closed_pipe};
+use crate::command::signals::Signals;
+use crate::command::trace::greet;
+use crate::command::{READER_CHECK, say, screen, wrong_usage};
 use crate::event::{Event, Kind, Proto};
 use crate::exit::Exit;
 use crate::filter::{Filter, Span, Spans};
@@ -33,19 +35,19 @@ const POLL: Duration = Duration::from_millis(200);
 /// # Errors
 /// When there is no snapshot, or the answer cannot be written.
 pub async fn run(args: WhoArgs) -> Result<Exit> {
+    let here = [("--wait", args.wait)];
+    let session = SourceChoice::session(args.from.as_ref(), &here, &args.moment.given());
+    let session = session.map_err(wrong_usage)?;
     // Before the answer, so that nothing happens unseen between the two.
     let mut watch = match args.wait {
         true => Some(Watch::start(&args)?),
         false => None,
     };
-    let question = Question {
-        port: args.target.port,
-        addr: args.target.addr,
-        protos: protos(&args),
-        netns: own_netns(),
-    };
     let mut output = Output::open(None)?;
-    let limits = answer(&args, question, &mut output.buffer)?;
+    let limits = match session {
+        Some(path) => past::answer(&args, path, &mut output.buffer)?,
+        None => answer(&args, &mut output.buffer)?,
+    };
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
         result => result?,
@@ -65,8 +67,29 @@ fn protos(args: &WhoArgs) -> Vec<Proto> {
     }
 }
 
+/// Those of events: tcp includes mptcp.
+fn with_mptcp(args: &WhoArgs) -> Vec<Proto> {
+    (protos(args).into_iter())
+        .flat_map(|proto| match proto {
+            Proto::Tcp => vec![Proto::Tcp, Proto::Mptcp],
+            other => vec![other],
+        })
+        .collect()
+}
+
+/// What is asked, of a bind in this namespace.
+fn question(args: &WhoArgs, netns: Option<u32>) -> Question {
+    Question {
+        port: args.target.port,
+        addr: args.target.addr,
+        protos: protos(args),
+        netns,
+    }
+}
+
 /// Appends the answer; returns what could not be seen.
-fn answer(args: &WhoArgs, question: Question, out: &mut Vec<u8>) -> Result<Vec<String>> {
+fn answer(args: &WhoArgs, out: &mut Vec<u8>) -> Result<Vec<String>> {
+    let question = question(args, own_netns());
     let options = snapshot::Options {
         holders: true,
         ..snapshot::Options::default()
@@ -83,6 +106,7 @@ fn answer(args: &WhoArgs, question: Question, out: &mut Vec<u8>) -> Result<Vec<S
         rules,
         reports,
         limits: &limits,
+        past: None,
     };
     let text = match args.output {
         ReportFormat::Text => answer.text(&style(args.numeric)),
@@ -128,6 +152,16 @@ fn rules(question: &Question) -> Rules {
     }
 }
 
+/// Whether what happens there concerns the address that was asked for.
+fn in_the_way(addr: Option<IpAddr>, event: &Event) -> bool {
+    match (addr, event.laddr) {
+        (Some(addr), Some(other)) => {
+            addr == other || addr.is_unspecified() || other.is_unspecified()
+        }
+        _ => true,
+    }
+}
+
 /// The events of a port as they happen.
 struct Watch {
     source: Source,
@@ -154,7 +188,10 @@ impl Watch {
                 interval: POLL,
                 proc_root: None,
             },
-            choice: Choice::Best,
+            choice: match args.from {
+                Some(_) => Choice::Poll,
+                None => Choice::Best,
+            },
         })?;
         greet(&source, false);
         if matches!(source, Source::Poll(..)) {
@@ -173,12 +210,7 @@ impl Watch {
                     first: port,
                     last: port,
                 }]),
-                protos: (protos(args).into_iter())
-                    .flat_map(|proto| match proto {
-                        Proto::Tcp => vec![Proto::Tcp, Proto::Mptcp],
-                        other => vec![other],
-                    })
-                    .collect(),
+                protos: with_mptcp(args),
                 ..Filter::default()
             },
             lines: match args.output {
@@ -196,12 +228,7 @@ impl Watch {
         if !self.filter.matches(event) || event.lport != Some(self.target.port) {
             return false;
         }
-        let in_the_way = |addr: IpAddr, other: IpAddr| {
-            addr == other || addr.is_unspecified() || other.is_unspecified()
-        };
-        if let (Some(addr), Some(laddr)) = (self.target.addr, event.laddr)
-            && !in_the_way(addr, laddr)
-        {
+        if !in_the_way(self.target.addr, event) {
             return false;
         }
         match (event.kind, event.sock) {
@@ -218,7 +245,7 @@ impl Watch {
     /// Shows events until a signal comes or nobody reads them any more.
     async fn follow(&mut self, output: &mut Output) -> Result<()> {
         let mut events = Vec::new();
-        let mut reader_check = tokio::time::interval(super::READER_CHECK);
+        let mut reader_check = tokio::time::interval(READER_CHECK);
         let mut seq = 0;
         self.lines.header(&mut output.buffer);
         loop {

@@ -1,0 +1,174 @@
+//! `portwatch export FILE.db`: the events of a session for other tools.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::interrupt::asked_to_end;
+use super::output::{Output, is_closed_pipe};
+use super::{filter, say, wrong_usage};
+use crate::cli::{ExportArgs, ExportFormat};
+use crate::event::Event;
+use crate::exit::Exit;
+use crate::filter::Filter;
+use crate::session::{Recorded, Session};
+use crate::view::export::{Ecs, Ocsf};
+use crate::view::lines::{Csv, Json, Lines};
+
+/// Events read at a time.
+const PIECE: usize = 1000;
+
+/// Writes the events that pass the filters; a reader that leaves is a normal end.
+///
+/// # Errors
+/// When the arguments make no sense, there is no session, or nothing can be written.
+pub fn run(args: ExportArgs) -> Result<Exit> {
+    let filter = Filter {
+        kinds: args.event,
+        failed: args.failed,
+        ..filter::new::<Event>(args.filter).map_err(wrong_usage)?
+    };
+    if args.format == ExportFormat::Parquet && !cfg!(feature = "parquet") {
+        return Err(wrong_usage(anyhow!(
+            "this portwatch was built without parquet: cargo build --release --features parquet makes one with it"
+        )));
+    }
+    if args
+        .write
+        .as_deref()
+        .is_some_and(|path| is_same(path, &args.file))
+    {
+        return Err(wrong_usage(anyhow!("--write would overwrite the session")));
+    }
+    let mut session = Session::open(&args.file)?;
+    let interrupted = asked_to_end()?;
+    let mut export = Export {
+        runs: session.runs()?,
+        session: &mut session,
+        filter: &filter,
+        interrupted: &interrupted,
+        count: 0,
+    };
+    let mut output = Output::open(args.write.as_deref())?;
+    let written = match args.format {
+        ExportFormat::Jsonl => export.lines(Lines::Json(Json::new(None)), &mut output),
+        ExportFormat::Csv => export.lines(Lines::Csv(Csv::new(None)), &mut output),
+        ExportFormat::Ecs => export.ecs(&mut output),
+        ExportFormat::Ocsf => export.ocsf(&mut output),
+        #[cfg(feature = "parquet")]
+        ExportFormat::Parquet => export.parquet(&mut output),
+        // Refused above.
+        #[cfg(not(feature = "parquet"))]
+        ExportFormat::Parquet => Ok(()),
+    };
+    match written {
+        Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
+        result => result?,
+    }
+    if args.write.is_some() {
+        say(&format!("{} events written", export.count));
+    }
+    Ok(match filter.complaint() {
+        Some(complaint) => {
+            say(&complaint);
+            Exit::Failed
+        }
+        None => Exit::Fine,
+    })
+}
+
+fn is_same(path: &Path, other: &Path) -> bool {
+    let place = |path: &Path| Some((path.metadata().ok()?.dev(), path.metadata().ok()?.ino()));
+    place(path).is_some_and(|x| place(other) == Some(x))
+}
+
+struct Export<'a> {
+    session: &'a mut Session,
+    runs: Vec<Recorded>,
+    filter: &'a Filter,
+    interrupted: &'a AtomicBool,
+    /// Events written.
+    count: u64,
+}
+
+impl Export<'_> {
+    fn lines(&mut self, mut lines: Lines, output: &mut Output) -> Result<()> {
+        lines.header(&mut output.buffer);
+        for run in self.runs.clone() {
+            self.events(&run, output, |out, event, shown| {
+                if shown {
+                    lines.event(out, event);
+                }
+            })?;
+        }
+        output.flush()
+    }
+
+    fn ecs(&mut self, output: &mut Output) -> Result<()> {
+        for run in self.runs.clone() {
+            let mut ecs = Ecs::new(&run.run);
+            self.events(&run, output, |out, event, shown| {
+                ecs.event(out, event, shown)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ocsf(&mut self, output: &mut Output) -> Result<()> {
+        for run in self.runs.clone() {
+            let mut ocsf = Ocsf::new(&run.run);
+            self.events(&run, output, |out, event, shown| {
+                ocsf.event(out, event, shown)
+            })?;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "parquet")]
+    fn parquet(&mut self, output: &mut Output) -> Result<()> {
+        let mut parquet = crate::view::export::parquet::Parquet::new()?;
+        for run in self.runs.clone() {
+            let mut trouble = Ok(());
+            self.events(&run, output, |out, event, shown| {
+                if shown && trouble.is_ok() {
+                    trouble = parquet.event(out, event);
+                }
+            })?;
+            trouble?;
+        }
+        parquet.end(&mut output.buffer)?;
+        output.flush()
+    }
+
+    /// Reads the events of a run piece by piece; what `put` appends is written. It is told of all
+    /// of them, and which of them are to be shown.
+    fn events(
+        &mut self,
+        run: &Recorded,
+        output: &mut Output,
+        mut put: impl FnMut(&mut Vec<u8>, &Event, bool),
+    ) -> Result<()> {
+        let (first, last) = (run.events.start, run.events.end - 1);
+        let mut events = Vec::with_capacity(PIECE);
+        let mut next = first;
+        while next <= last {
+            if self.interrupted.load(Ordering::Relaxed) {
+                bail!("interrupted: these are not all events");
+            }
+            events.clear();
+            next = self.session.events(next, last, PIECE, first, &mut events)?;
+            if events.is_empty() {
+                bail!("event {next} is missing: portwatch verify tells more");
+            }
+            for event in &events {
+                let shown = self.filter.matches(event);
+                self.count += u64::from(shown);
+                put(&mut output.buffer, event, shown);
+            }
+            output.flush()?;
+        }
+        Ok(())
+    }
+}

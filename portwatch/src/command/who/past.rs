@@ -1,0 +1,69 @@
+//! `who PORT --from FILE`: the same of a moment of a session, and what happened on the port before.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{in_the_way, question, with_mptcp};
+use crate::cli::{ReportFormat, WhoArgs};
+use crate::command::recorded::Past;
+use crate::filter::{Span, Spans};
+use crate::port::{self, Rules};
+use crate::view::who::{self, Answer};
+
+/// Most happenings told.
+const HISTORY: usize = 20;
+
+/// What a bind is up to is not recorded: these are the kernel's defaults, for a process with privileges.
+const RULES: Rules = Rules {
+    unprivileged_start: 1024,
+    privileged: true,
+    ephemeral: Span {
+        first: 32768,
+        last: 60999,
+    },
+    reserved: Spans(Vec::new()),
+    refusals: Vec::new(),
+};
+
+/// Appends the answer; returns what is not known.
+///
+/// # Errors
+/// When the session cannot be read, or the moment is outside of it.
+pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<String>> {
+    let mut past = Past::read(path, &args.moment)?;
+    let style = past.style(args.numeric);
+    let question = question(args, past.netns);
+    let protos = with_mptcp(args);
+    let history = past
+        .session
+        .latest_of_port(question.port, past.ts, HISTORY, |event| {
+            event.proto.is_none_or(|proto| protos.contains(&proto))
+                && in_the_way(question.addr, event)
+        })?;
+    let mut limits = past.limits;
+    limits.push(
+        "what becomes of a bind is told for a process with privileges and the kernel's default settings"
+            .to_owned(),
+    );
+    let reports = port::reports(&question, &RULES, &past.rows);
+    let pids = reports.iter().flat_map(|x| &x.servers);
+    let pids = pids.filter_map(|row| row.event.pid).collect();
+    let answer = Answer {
+        started: past.session.started(&pids, past.ts)?,
+        question,
+        rules: RULES,
+        reports,
+        limits: &limits,
+        past: Some(who::Past {
+            at: past.ts,
+            history,
+        }),
+    };
+    let text = match args.output {
+        ReportFormat::Text => answer.text(&style),
+        ReportFormat::Json => answer.json(),
+    };
+    out.extend_from_slice(text.as_bytes());
+    Ok(limits)
+}

@@ -1,0 +1,158 @@
+//! What was found out about a session: a line a fact, or an object.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use crate::sanitize;
+use crate::session::{Fault, Verdict};
+use crate::view::time::Utc;
+
+/// Appends lines that begin with the name of the file.
+pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, key: Option<&str>) {
+    let name = sanitize::text(file.as_os_str().as_bytes());
+    let mut line = |text: &str| {
+        out.extend_from_slice(format!("{name}: {text}\n").as_bytes());
+    };
+    let extent = extent(verdict);
+    match &verdict.fault {
+        None => {
+            line(&format!("whole: {extent}"));
+            line(&runs(verdict));
+        }
+        Some(fault) => {
+            line(&format!(
+                "FAULT{}: {}",
+                place(fault),
+                sanitize::text(fault.what.as_bytes())
+            ));
+            line(&match verdict.batches {
+                0 => "nothing before that can be trusted".to_owned(),
+                _ => format!("trustworthy up to there: {extent}"),
+            });
+        }
+    }
+    line(&signatures(verdict, key));
+}
+
+/// Appends one object on a line; `key` is the fingerprint of the key that signatures were checked by.
+pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, key: Option<&str>) {
+    let mut object = Map::new();
+    object.insert("file".into(), file.to_string_lossy().into());
+    match found {
+        Ok(verdict) => {
+            let whole = verdict.fault.is_none();
+            object.insert("whole".into(), whole.into());
+            object.insert("batches".into(), verdict.batches.into());
+            object.insert("events".into(), verdict.events.into());
+            if let Some(until) = verdict.until {
+                object.insert("until".into(), Utc::text(until).into());
+            }
+            if whole {
+                object.insert("runs".into(), verdict.runs.into());
+                object.insert("unfinished".into(), verdict.unfinished.clone().into());
+            }
+            object.insert("signed".into(), verdict.signed.into());
+            if let Some(key) = key {
+                object.insert("key".into(), key.into());
+            }
+            if let Some(fault) = &verdict.fault {
+                object.insert("fault".into(), of_fault(fault));
+            }
+        }
+        Err(error) => {
+            object.insert("whole".into(), false.into());
+            object.insert("fault".into(), json!({ "what": format!("{error:#}") }));
+        }
+    }
+    // Escaped as in all JSON here, so that a terminal can show it.
+    crate::view::lines::put_json(out, &Value::Object(object));
+    out.push(b'\n');
+}
+
+fn of_fault(fault: &Fault) -> Value {
+    let mut object = Map::new();
+    object.insert("what".into(), fault.what.clone().into());
+    if let Some(batch) = fault.batch {
+        object.insert("batch".into(), batch.into());
+    }
+    if let Some(events) = fault.events.as_ref().filter(|events| !events.is_empty()) {
+        object.insert("first_event".into(), events.start.into());
+        object.insert("last_event".into(), (events.end - 1).into());
+    }
+    if let Some((first, last)) = fault.times {
+        object.insert("first_ts".into(), Utc::text(first).into());
+        object.insert("last_ts".into(), Utc::text(last).into());
+    }
+    Value::Object(object)
+}
+
+/// ` in batch 4 (events 31 to 40, from … to …)`.
+fn place(fault: &Fault) -> String {
+    let Some(batch) = fault.batch else {
+        return String::new();
+    };
+    let mut text = format!(" in batch {batch}");
+    let mut details = Vec::new();
+    match fault
+        .events
+        .as_ref()
+        .map(|events| (events, events.is_empty()))
+    {
+        Some((events, false)) => {
+            details.push(format!("events {} to {}", events.start, events.end - 1));
+        }
+        Some((_, true)) => details.push("no events".to_owned()),
+        None => {}
+    }
+    if let Some((first, last)) = fault.times {
+        details.push(format!("{} to {}", Utc::text(first), Utc::text(last)));
+    }
+    if !details.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " ({})", details.join(", "));
+    }
+    text
+}
+
+fn extent(verdict: &Verdict) -> String {
+    let batches = count(verdict.batches, "batch", "batches");
+    let events = count(verdict.events, "event", "events");
+    match verdict.until {
+        Some(until) => format!("{batches}, {events}, until {}", Utc::text(until)),
+        None => format!("{batches}, {events}"),
+    }
+}
+
+fn runs(verdict: &Verdict) -> String {
+    let runs = count(verdict.runs, "run", "runs");
+    match verdict.unfinished.as_slice() {
+        [] => format!("{runs}, finished"),
+        open => {
+            let open: Vec<String> = open.iter().map(i64::to_string).collect();
+            let open = open.join(", ");
+            format!("{runs}, not finished: {open} (goes on, was killed, or the end was cut off)")
+        }
+    }
+}
+
+fn signatures(verdict: &Verdict, key: Option<&str>) -> String {
+    let all = verdict.signed == verdict.batches;
+    match (verdict.signed, key) {
+        (0, _) => "not signed: who can write the file can make all of it anew".to_owned(),
+        (_, Some(key)) if all => format!("every batch up to there is signed by {key}"),
+        (signed, Some(key)) => format!("signed by {key}: {}", count(signed, "batch", "batches")),
+        (_, None) if all => "signed, but not checked by whom: give --key".to_owned(),
+        (signed, None) => {
+            let signed = count(signed, "batch", "batches");
+            format!("{signed} signed, but not checked by whom: give --key")
+        }
+    }
+}
+
+fn count(number: i64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

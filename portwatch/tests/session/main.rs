@@ -1,0 +1,60 @@
+//! `portwatch verify`, `query` and `export` as programs, on sessions made here.
+
+mod export;
+mod make;
+mod query;
+mod verify;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Exit code, stdout, stderr.
+type Said = (i32, String, String);
+
+fn portwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn says(args: &[&str]) -> Said {
+    told(portwatch(args).output().unwrap())
+}
+
+fn says_of(args: &[&str], stdin: &str) -> Said {
+    let mut command = portwatch(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(stdin.as_bytes()).unwrap();
+    drop(input);
+    told(child.wait_with_output().unwrap())
+}
+
+fn told(output: std::process::Output) -> Said {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().expect("ended by a signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// What a command prints that goes well.
+fn prints(args: &[&str]) -> String {
+    let (code, stdout, stderr) = says(args);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
+    stdout
+}
+
+/// A folder with a session in it.
+fn session() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    make::session(&path, None);
+    (folder, path)
+}
+
+fn name(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
