@@ -73,8 +73,12 @@ pub fn changed(ctx: &BtfTracePointContext) {
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
     inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| {
-        if matters(&ctx) && Turn::new(Hook::State, ctx.arg(0), change(&ctx)).is_some() {
-            run!(INET_SOCK_SET_STATE, &ctx);
+        // Also where nothing is to be done: else its skipped runs look like those of events.
+        if let Some(turn) = Turn::new(Hook::State, ctx.arg(0), change(&ctx)) {
+            if matters(&ctx) {
+                run!(INET_SOCK_SET_STATE, &ctx);
+            }
+            turn.over();
         }
     }
 }
