@@ -684,6 +684,10 @@ fn overwrites_nothing() {
     wrong(&["--append"], "is being recorded into");
     recording.stop();
     assert!(unfinished(&file).is_empty());
+    // nor is a session
+    let session = std::fs::read(&file).unwrap();
+    wrong(&[], "is there already");
+    assert_eq!(std::fs::read(&file).unwrap(), session);
 }
 
 fn mode() {

@@ -41,7 +41,8 @@ FROM raw_process p
 JOIN (SELECT process, min(id) AS id FROM raw_owner GROUP BY process) first ON first.process = p.id
 JOIN raw_owner o ON o.id = first.id
 LEFT JOIN raw_exit x ON x.id = (
-  SELECT min(id) FROM raw_exit WHERE pid = o.pid AND (p.started IS NULL OR ts >= p.started));
+  SELECT min(id) FROM raw_exit WHERE pid = o.pid AND (p.started IS NULL OR ts >= p.started))
+WHERE o.pid IS NOT NULL;
 
 -- The life of each listener: from its bind and listen through what it accepted to its end.
 CREATE VIEW listeners AS

@@ -50,7 +50,7 @@ impl Files {
                 size: args.max_size,
                 age: args.max_age,
             },
-            fresh: !args.append,
+            fresh: false,
         };
         if args.append {
             let last = numbered(&files.base)?.last().copied();
@@ -61,6 +61,8 @@ impl Files {
             true => append(path)?,
             false => create(path)?,
         };
+        // Not before: what is there already is none of ours.
+        files.fresh = !args.append;
         Ok((files, open))
     }
 
