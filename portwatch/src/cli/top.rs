@@ -26,8 +26,8 @@ Examples:
 Filters only hide rows and events. Expressions of --filter may use the names that rows and events
 share, such as lport or comm.
 
-A session is played by its own clock: Space stops and goes on, + and - change the speed, . goes to the
-next event, Left and Right go 10 s (with Shift a minute), Home and End to its ends.
+A session is played by its own clock: Space stops and goes on, + and - change the speed, . goes to
+the next event, Left and Right go 10 s (with Shift a minute), Home and End to its ends.
 
 Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also
 when stdout is no terminal.")]

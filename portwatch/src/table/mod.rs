@@ -2,6 +2,7 @@
 //! snapshots and the time, and knows nothing of where they come from.
 
 mod checkpoint;
+mod closed;
 mod compact;
 mod history;
 mod key;
@@ -9,19 +10,21 @@ mod key;
 mod model;
 mod reconcile;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 
 use indexmap::IndexMap;
 
-use crate::event::{Cause, Event, Kind, Origin, Proto};
+use crate::event::{Event, Kind, Origin, Proto};
 use crate::row::{Row, State};
 
+pub use closed::Closed;
 pub use compact::Compact;
 pub use history::{History, Past};
 pub use key::Key;
 pub use reconcile::{Difference, What};
 
+use closed::Graves;
 use compact::Maybe;
 use key::Keys;
 use reconcile::Doubt;
@@ -31,7 +34,7 @@ use reconcile::Doubt;
 pub struct Limits {
     /// Closed sockets stay in sight for this long, in nanoseconds.
     pub closed_ns: u64,
-    /// Most closed sockets kept.
+    /// Most closed sockets kept of either kind: servers, connections.
     pub closed: usize,
     /// Ports whose history is kept.
     pub ports: NonZeroUsize,
@@ -58,20 +61,6 @@ struct Open {
     bound: bool,
     /// An event told of it, or should have: then one has to tell of its end, too.
     told: bool,
-}
-
-/// A socket that closed, or an attempt to connect that failed.
-#[derive(Clone, Debug)]
-pub struct Closed {
-    key: Key,
-    pub socket: Compact,
-    /// Nanoseconds since the Unix epoch.
-    pub at: u64,
-    /// errno, of an attempt that failed.
-    pub error: Option<u16>,
-    pub cause: Option<Cause>,
-    pub reason: Option<&'static str>,
-    duration_us: Maybe<u64>,
 }
 
 /// One socket of the table, open or closed.
@@ -102,8 +91,7 @@ pub struct Table {
     limits: Limits,
     keys: Keys,
     open: IndexMap<Key, Open>,
-    /// In the order of their ends.
-    closed: VecDeque<Closed>,
+    closed: Graves,
     /// Keys of the listeners by network namespace and port.
     listeners: BTreeSet<(Maybe<u32>, u16, Key)>,
     history: History,
@@ -121,7 +109,7 @@ impl Table {
             limits,
             keys: Keys::default(),
             open: IndexMap::new(),
-            closed: VecDeque::new(),
+            closed: Graves::default(),
             listeners: BTreeSet::new(),
             history: History::new(limits.ports, limits.happenings),
             touched: None,
@@ -162,12 +150,8 @@ impl Table {
 
     /// Forgets what closed too long ago. `now`: nanoseconds since the Unix epoch.
     pub fn tick(&mut self, now: u64) {
-        while let Some(oldest) = self.closed.front()
-            && now.saturating_sub(oldest.at) >= self.limits.closed_ns
-        {
-            self.closed.pop_front();
-            self.version += 1;
-        }
+        let gone = |closed: &Closed| now.saturating_sub(closed.at) >= self.limits.closed_ns;
+        self.version += self.closed.forget(gone);
     }
 
     /// Grows with every change.
@@ -207,10 +191,7 @@ impl Table {
             socket: &open.socket,
             end: None,
         });
-        open.or_else(|| {
-            let mut closed = self.closed.iter().rev();
-            closed.find(|closed| closed.key == key).map(Closed::sight)
-        })
+        open.or_else(|| self.closed.last(key).map(Closed::sight))
     }
 
     pub fn history(&self) -> &History {
@@ -299,7 +280,7 @@ impl Table {
                 told
             }
         };
-        self.bury(Closed {
+        let closed = Closed {
             key,
             socket,
             at: event.ts,
@@ -307,7 +288,8 @@ impl Table {
             cause: event.cause,
             reason: event.reason,
             duration_us: event.duration_us.into(),
-        });
+        };
+        self.closed.bury(closed, self.limits.closed);
     }
 
     /// The listener that a connection came from has accepted one more. With SO_REUSEPORT there are
@@ -374,23 +356,6 @@ impl Table {
             self.listeners.remove(&place);
         }
         Some(open)
-    }
-
-    fn bury(&mut self, closed: Closed) {
-        if self.closed.len() >= self.limits.closed {
-            self.closed.pop_front();
-        }
-        self.closed.push_back(closed);
-    }
-}
-
-impl Closed {
-    fn sight(&self) -> Sight<'_> {
-        Sight {
-            key: self.key,
-            socket: &self.socket,
-            end: Some(self),
-        }
     }
 }
 

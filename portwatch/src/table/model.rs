@@ -364,7 +364,7 @@ proptest! {
         for event in &events {
             table.apply(event);
         }
-        prop_assert!(table.closed.len() <= 8);
+        prop_assert!(table.closed.iter().count() <= 2 * 8);
         let listening = (table.open.iter()).filter(|(k, open)| listening(**k, &open.socket).is_some());
         prop_assert_eq!(listening.count(), table.listeners.len());
         for sight in table.iter() {
@@ -466,6 +466,22 @@ fn what_closed_stays_in_sight_for_a_while() {
     assert_eq!(table.iter().count(), 1);
     table.tick(13);
     assert_eq!(table.iter().count(), 0);
+}
+
+#[test]
+fn connections_do_not_crowd_out_a_listener_that_closed() {
+    let mut table = Table::new(Limits {
+        closed: 2,
+        ..Limits::default()
+    });
+    table.apply(&event(Kind::Listen, 1, 1, 80, None));
+    table.apply(&event(Kind::Close, 2, 1, 80, None));
+    for cookie in 2..9 {
+        table.apply(&event(Kind::Connect, cookie, cookie, 81, Some(9)));
+        table.apply(&event(Kind::Close, cookie, cookie, 81, Some(9)));
+    }
+    let kept: Vec<_> = table.iter().map(|sight| sight.socket.sock.get()).collect();
+    assert_eq!(kept, [Some(1), Some(7), Some(8)]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Table {
                 let row = socket.row();
                 let what = What::Gone;
                 differences.push(Difference { what, row });
-                self.bury(Closed {
+                let closed = Closed {
                     key,
                     socket,
                     at: now,
@@ -138,7 +138,8 @@ impl Table {
                     cause: None,
                     reason: None,
                     duration_us: None.into(),
-                });
+                };
+                self.closed.bury(closed, self.limits.closed);
             }
         }
         self.version += 1;
