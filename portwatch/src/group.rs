@@ -53,8 +53,8 @@ pub fn is_server(state: State, proto: Option<Proto>) -> bool {
 
 /// Whether a server is several sockets.
 pub fn is_group(row: &Row) -> bool {
-    // Only joining takes away the inode of a socket that somebody can have.
-    serves(row) && row.inode.is_none()
+    // Only joining takes away both from a socket that somebody can have; events tell no inode.
+    serves(row) && row.inode.is_none() && row.event.sock.is_none()
 }
 
 fn join(first: &mut Row, other: Row) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use libtest_mimic::{Arguments, Trial};
 use portwatch::session::{self, PublicKey, Session};
 use portwatch::view::lines::Json;
+use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::TempDir;
 
@@ -47,6 +48,11 @@ fn main() {
         ("batches_are_signed", signed),
         ("a_reader_that_leaves_ends_it", reader_leaves),
         ("capabilities_are_given_up", capabilities),
+        (
+            "what_was_open_before_is_in_the_shortest_recording",
+            shortest,
+        ),
+        ("a_file_that_is_taken_away_ends_it", taken_away),
     ];
     let anyone: &[(&str, fn())] = &[("an_ordinary_user_records_by_polling", polling)];
     // SAFETY: takes nothing and touches no memory.
@@ -687,7 +693,46 @@ fn overwrites_nothing() {
     // nor is a session
     let session = std::fs::read(&file).unwrap();
     wrong(&[], "is there already");
-    assert_eq!(std::fs::read(&file).unwrap(), session);
+    assert!(std::fs::read(&file).unwrap() == session, "it was touched");
+    let path = file.to_str().unwrap();
+    let mut trace = portwatch(&["trace", "--from", path, "--write", path]);
+    let (code, _, stderr) = outcome(trace.output().unwrap());
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("is a session: name another file"),
+        "{stderr}"
+    );
+    assert!(std::fs::read(&file).unwrap() == session, "it was touched");
+    // what someone put into it does nothing
+    let planted = "CREATE TRIGGER t AFTER INSERT ON raw_run BEGIN DELETE FROM raw_batch; END";
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch(planted).unwrap();
+    drop(db);
+    let session = std::fs::read(&file).unwrap();
+    wrong(&["--append"], "is not added to");
+    assert!(std::fs::read(&file).unwrap() == session, "it was touched");
+}
+
+fn shortest() {
+    let (_folder, file) = place();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (code, _, stderr) = outcome(record(&file, &["-d", "1ms"]).output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    let open = format!("SELECT count(*) FROM raw_open WHERE state = 'LISTEN' AND lport = {port}");
+    assert!(number(&file, &open) > 0);
+}
+
+fn taken_away() {
+    let (_folder, file) = place();
+    let mut recording = Recording::start(&mut record(&file, &[]));
+    std::fs::remove_file(&file).unwrap();
+    let (status, stderr) = recording.wait();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("the file was removed or renamed"),
+        "{stderr}"
+    );
 }
 
 fn mode() {

@@ -27,6 +27,7 @@ use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
 use crate::exit::Exit;
+use crate::sanitize;
 
 /// How often to look whether the reader of our output is still there, when nothing is written.
 const READER_CHECK: Duration = Duration::from_millis(500);
@@ -95,7 +96,12 @@ fn run(cli: Cli) -> Result<Exit> {
 /// One line on stderr. Nobody may be there to read it, which is no reason to stop.
 fn say(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "portwatch: {text}");
+    // Names of files and what is in them may be hostile.
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| sanitize::text(line.as_bytes()))
+        .collect();
+    let _ = writeln!(std::io::stderr(), "portwatch: {}", lines.join("\n"));
 }
 
 impl std::fmt::Display for WrongUsage {

@@ -5,7 +5,9 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+
+use crate::session;
 
 /// The sink of lines. What is put into `buffer` is written by [`Output::flush`].
 pub struct Output {
@@ -19,6 +21,9 @@ impl Output {
     /// Creates the file, or takes stdout.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         let file = match path {
+            Some(path) if session::is_session(path) => {
+                bail!("{} is a session: name another file", path.display())
+            }
             Some(path) => {
                 File::create(path).with_context(|| format!("creating {}", path.display()))?
             }

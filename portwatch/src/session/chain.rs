@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::cell::{Cell, Table, int};
@@ -291,6 +291,9 @@ fn walk(db: &Connection, check: Option<Check<'_>>, verdict: &mut Verdict) -> Res
         verdict.until = batch.times.map(|x| x.1).or(verdict.until);
         last = batch;
     }
+    if check.is_some() && last.id == 0 {
+        return Err(fault("nothing in it is signed"));
+    }
     for table in Table::ALL {
         let name = table.name();
         let more = format!("SELECT count(*) FROM {name} WHERE id > ? OR id < 1");
@@ -371,6 +374,28 @@ fn contents(
 
 /// Whether what the rows are found and shown by is as it was made: the schema, and indexes.
 fn sound(db: &Connection) -> Result<(), Fault> {
+    if !has_our_schema(db)? {
+        return Err(fault(OTHER_SCHEMA));
+    }
+    let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        found => Err(fault(format!("the file is damaged: {found}"))),
+    }
+}
+
+const OTHER_SCHEMA: &str = "its tables or views are not those of a session";
+
+/// Whether there are the tables, indexes and views of a session, and no triggers or anything else.
+///
+/// # Errors
+/// When there are not, or that cannot be read.
+pub fn made_as_ours(db: &Connection) -> Result<()> {
+    ensure!(has_our_schema(db)?, OTHER_SCHEMA);
+    Ok(())
+}
+
+fn has_our_schema(db: &Connection) -> rusqlite::Result<bool> {
     let schema = |db: &Connection| -> rusqlite::Result<Vec<[Option<String>; 4]>> {
         let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name";
         let mut statement = db.prepare(sql)?;
@@ -382,12 +407,5 @@ fn sound(db: &Connection) -> Result<(), Fault> {
     let fresh = Connection::open_in_memory()?;
     fresh.execute_batch(include_str!("schema.sql"))?;
     fresh.execute_batch(include_str!("views.sql"))?;
-    if schema(db)? != schema(&fresh)? {
-        return Err(fault("its tables or views are not those of a session"));
-    }
-    let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    match found.as_str() {
-        "ok" => Ok(()),
-        found => Err(fault(format!("the file is damaged: {found}"))),
-    }
+    Ok(schema(db)? == schema(&fresh)?)
 }

@@ -17,8 +17,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -138,17 +138,49 @@ pub fn create(path: &Path) -> Result<Writable> {
 /// # Errors
 /// When it is none, of another version, cannot be written, or is being written by someone else.
 pub fn append(path: &Path) -> Result<Writable> {
-    check(path)?;
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let lock = locked(file, path)?;
-    let db = writable(path).with_context(|| format!("opening {}", path.display()))?;
+    // Before anything is written: what someone put into it could do anything.
+    let db = readable(path)?;
+    chain::made_as_ours(&db).with_context(|| {
+        format!(
+            "{} is not added to: portwatch verify tells what was done to it",
+            path.display()
+        )
+    })?;
     let version = version(&db, path)?;
     ensure!(
         version == VERSION,
         "{} has version {version} of the format, this portwatch adds to version {VERSION} only: record into a new file",
         path.display()
     );
+    drop(db);
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let lock = locked(file, path)?;
+    let db = writable(path).with_context(|| format!("opening {}", path.display()))?;
     Ok(Writable { db, _lock: lock })
+}
+
+/// Whether this is the file of a session, whatever its state: nothing to be overwritten.
+pub fn is_session(path: &Path) -> bool {
+    /// Where SQLite keeps the application id, most significant byte first.
+    const PLACE: u64 = 68;
+    let read = || -> std::io::Result<bool> {
+        if !fs::metadata(path)?.is_file() {
+            return Ok(false);
+        }
+        let mut id = [0; 4];
+        File::open(path)?.read_exact_at(&mut id, PLACE)?;
+        Ok(id == APPLICATION_ID.to_be_bytes())
+    };
+    // A file that holds nothing yet has all of it in its journal.
+    let journal = journal(path);
+    check(path).is_ok() && (read().unwrap_or(false) || journal.exists())
+}
+
+/// The file beside a session in which SQLite keeps what was written last.
+fn journal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
 }
 
 /// Keeps others from writing it, whose rows would have the same numbers, and tells readers that it is being written.
@@ -206,6 +238,14 @@ fn readable(path: &Path) -> Result<Connection> {
         // Readers and writers meet in files beside it, which cannot be made on a read-only file
         // system; but nobody writes there.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            let journal = journal(path);
+            if fs::metadata(&journal).is_ok_and(|x| x.len() > 0) {
+                bail!(
+                    "{} holds the last part of {}, and cannot be read where nothing can be written: copy both into a directory of your own",
+                    journal.display(),
+                    path.display()
+                );
+            }
             open(&unchanging(path), OpenFlags::SQLITE_OPEN_URI).map_err(|_| error)
         }
         // What else is wrong with it is told below, or found by `verify`.
@@ -234,11 +274,11 @@ fn unchanging(path: &Path) -> OsString {
 fn check(path: &Path) -> Result<()> {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let name = path.display();
+    // Before it is opened: a pipe would wait for whoever opens its other end.
+    let kind = fs::metadata(path).with_context(|| format!("opening {name}"))?;
+    ensure!(!kind.is_dir(), "{name} is a directory, not a session");
+    ensure!(kind.is_file(), "{name} is no file, and so not a session");
     let mut file = File::open(path).with_context(|| format!("opening {name}"))?;
-    ensure!(
-        !fs::metadata(path)?.is_dir(),
-        "{name} is a directory, not a session"
-    );
     // SQLite takes less than its smallest page for an empty database.
     const LEAST: u64 = 512;
     let mut head = Vec::new();
@@ -261,6 +301,11 @@ fn version(db: &Connection, path: &Path) -> Result<i32> {
     let number = |pragma: &str| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let damaged = || format!("{name} is damaged: not even its version can be read");
     let id = number("application_id").with_context(damaged)?;
+    ensure!(
+        id != 0 || number("page_count").with_context(damaged)? > 1,
+        "{name} holds nothing: of a session that was not ended, the file {} belongs beside it",
+        journal(path).display()
+    );
     ensure!(
         id == APPLICATION_ID,
         "{name} is a database, but not a session: portwatch record makes them"

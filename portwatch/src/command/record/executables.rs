@@ -24,9 +24,15 @@ impl Default for Executables {
 }
 
 impl Executables {
-    /// BLAKE3 of the executable of a process, hexadecimal; `None` when it is gone or cannot be read.
-    pub fn blake3(&mut self, pid: Option<u32>, context: &Context) -> Option<String> {
-        let file = open(pid, context)?;
+    /// BLAKE3 of the executable of a process that runs it since `started` (nanoseconds since the Unix
+    /// epoch), hexadecimal; `None` when it is gone, was changed since, or cannot be read.
+    pub fn blake3(
+        &mut self,
+        pid: Option<u32>,
+        context: &Context,
+        started: Option<u64>,
+    ) -> Option<String> {
+        let file = open(pid, context, started)?;
         let metadata = file.metadata().ok().filter(|x| x.is_file())?;
         let identity = (
             metadata.dev(),
@@ -45,8 +51,9 @@ impl Executables {
 }
 
 /// The file that the process runs, also when it has no name any more; else the one of that name, unless
-/// names mean something else where the process is.
-fn open(pid: Option<u32>, context: &Context) -> Option<File> {
+/// names mean something else where the process is, or the file may be another one: its name was given
+/// to it, or it was written, after the start.
+fn open(pid: Option<u32>, context: &Context, started: Option<u64>) -> Option<File> {
     let name = context.exe.as_deref()?;
     if let Some(pid) = pid {
         let link = PathBuf::from(format!("/proc/{pid}/exe"));
@@ -61,7 +68,13 @@ fn open(pid: Option<u32>, context: &Context) -> Option<File> {
     let mut options = File::options();
     // Whatever has that name now must not make us wait.
     options.read(true).custom_flags(libc::O_NONBLOCK);
-    (context.container.is_none() && path.is_absolute()).then(|| options.open(path).ok())?
+    if context.container.is_some() || !path.is_absolute() {
+        return None;
+    }
+    let file = options.open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+    (changed <= i128::from(started?)).then_some(file)
 }
 
 #[cfg(test)]
@@ -80,11 +93,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         let mut executables = Executables::default();
-        assert_eq!(executables.blake3(None, &running(&path)), None);
+        assert_eq!(
+            executables.blake3(None, &running(&path), Some(u64::MAX)),
+            None
+        );
         for text in ["one", "another"] {
             std::fs::write(&path, text).unwrap();
             let expected = blake3::hash(text.as_bytes()).to_hex().to_string();
-            assert_eq!(executables.blake3(None, &running(&path)), Some(expected));
+            assert_eq!(
+                executables.blake3(None, &running(&path), Some(u64::MAX)),
+                Some(expected)
+            );
+            // It may have been another one when the process began.
+            assert_eq!(executables.blake3(None, &running(&path), Some(1)), None);
+            assert_eq!(executables.blake3(None, &running(&path), None), None);
         }
     }
 
@@ -96,7 +118,7 @@ mod tests {
         let expected = blake3::hash(&std::fs::read(&path).unwrap()).to_hex();
         let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
         std::fs::remove_file(&path).unwrap();
-        let hash = Executables::default().blake3(Some(child.id()), &running(&path));
+        let hash = Executables::default().blake3(Some(child.id()), &running(&path), None);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(hash.as_deref(), Some(expected.as_str()));
@@ -105,8 +127,15 @@ mod tests {
     #[test]
     fn a_name_in_a_container_is_not_looked_up_here() {
         let mut context = running(Path::new("/bin/sh"));
-        assert!(Executables::default().blake3(None, &context).is_some());
+        assert!(
+            Executables::default()
+                .blake3(None, &context, Some(u64::MAX))
+                .is_some()
+        );
         context.container = Some("0123456789ab".into());
-        assert_eq!(Executables::default().blake3(None, &context), None);
+        assert_eq!(
+            Executables::default().blake3(None, &context, Some(u64::MAX)),
+            None
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cli::RecordArgs;
 use crate::command::say;
@@ -33,6 +33,8 @@ pub struct Limits {
 pub struct Open {
     pub db: Writable,
     pub path: PathBuf,
+    /// Device and inode of the file.
+    identity: (u64, u64),
     since: Instant,
 }
 
@@ -136,6 +138,16 @@ impl Open {
         Ok(u64::from(number("page_count")?) * u64::from(number("page_size")?))
     }
 
+    /// Whether the file is where it was made.
+    ///
+    /// # Errors
+    /// When it is not: what is recorded would go nowhere.
+    pub fn is_there(&self) -> Result<()> {
+        let there = identity(&self.path).is_ok_and(|x| x == self.identity);
+        ensure!(there, "the file was removed or renamed");
+        Ok(())
+    }
+
     /// Leaves a single file. While someone reads it, the journal stays beside it, until he ends.
     pub fn close(self) -> Result<()> {
         let alone = (self.db).pragma_update(None, "journal_mode", "delete");
@@ -147,19 +159,28 @@ impl Open {
 }
 
 fn create(path: PathBuf) -> Result<Open> {
+    let db = session::create(&path)?;
     Ok(Open {
-        db: session::create(&path)?,
+        db,
+        identity: identity(&path)?,
         path,
         since: Instant::now(),
     })
 }
 
 fn append(path: PathBuf) -> Result<Open> {
+    let db = session::append(&path)?;
     Ok(Open {
-        db: session::append(&path)?,
+        db,
+        identity: identity(&path)?,
         path,
         since: Instant::now(),
     })
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Numbers of the files there are, rising; 0 is the one without.
@@ -191,6 +212,10 @@ fn number(base: &Path, name: &Path) -> Option<u64> {
 
 /// Only what is a session, with its journal.
 fn delete(path: &Path) -> Result<()> {
+    ensure!(
+        !session::is_being_written(path)?,
+        "it is being recorded into"
+    );
     session::Session::open(path)?;
     fs::remove_file(path)?;
     for suffix in ["-wal", "-shm"] {

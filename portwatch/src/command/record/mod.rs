@@ -276,7 +276,14 @@ impl Feed {
         };
         tokio::pin!(out_of_time);
         let mut asked = self.now();
+        // Why it is to end as soon as it is known what was open before.
+        let mut over = None;
         loop {
+            if let Some(why) = over
+                && (self.seeded || self.compare.is_none())
+            {
+                return Ok(why);
+            }
             let mut events = Vec::new();
             let message = tokio::select! {
                 biased;
@@ -285,9 +292,17 @@ impl Feed {
                         command.pass_on(signal);
                         continue;
                     }
-                    None => return Ok(Why::Signal),
+                    // Asked twice, it does not wait.
+                    None if over.is_some() => return Ok(Why::Signal),
+                    None => {
+                        over = Some(Why::Signal);
+                        continue;
+                    }
                 },
-                () = &mut out_of_time => return Ok(Why::Time),
+                () = &mut out_of_time, if over.is_none() => {
+                    over = Some(Why::Time);
+                    continue;
+                }
                 () = ended(&mut command) => return Ok(Why::Command),
                 _ = store.tick() => {
                     self.clock.tick();

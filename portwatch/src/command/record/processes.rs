@@ -81,9 +81,10 @@ impl Processes {
             let told = self.started.get(&pid).copied();
             told.or_else(|| machine::started(pid))
         };
+        let started = pid.and_then(started);
         About {
-            started: pid.and_then(started),
-            blake3: (self.executables.as_mut()).and_then(|x| x.blake3(pid, context)),
+            started,
+            blake3: (self.executables.as_mut()).and_then(|x| x.blake3(pid, context, started)),
         }
     }
 }

@@ -474,6 +474,7 @@ impl Recording {
         let (_, now) = self.now();
         self.table.tick(now);
         to.commit()?;
+        file.is_there()?;
         if (self.recorder.print.as_ref()).is_some_and(|print| print.output.reader_left()) {
             self.recorder.shared.enough.store(true, Relaxed);
         }

@@ -113,15 +113,10 @@ impl Recording {
     /// # Errors
     /// When nothing of the session is in between.
     pub fn between(&self, since: Option<&When>, until: Option<&When>) -> Result<(u64, u64)> {
-        let (began, ended) = self.span();
-        let from = since.map_or(0, |since| moment(since, ended, &self.zone));
+        let from = since.map_or(0, |since| self.nearest(since));
         let to = until.map_or(u64::MAX, |until| match (since, until) {
             (Some(_), When::TimeOfDay(time)) => first_after(*time, from, &self.zone),
-            _ => match moment(until, ended, &self.zone) {
-                // that of the day before
-                ts if ts < began && matches!(until, When::TimeOfDay(_)) => u64::MAX,
-                ts => ts,
-            },
+            _ => self.nearest(until),
         });
         let covers = |part: &Part| part.began <= to && part.ended >= from;
         if !self.runs.iter().any(covers) && from <= to {
@@ -134,6 +129,20 @@ impl Recording {
             )));
         }
         Ok((from, to))
+    }
+
+    /// That moment. A time of day is the last one in the session; where there is none, the one that is
+    /// nearest to it.
+    fn nearest(&self, when: &When) -> u64 {
+        const DAY: u64 = 86_400_000_000_000;
+        let (began, ended) = self.span();
+        let last = moment(when, ended, &self.zone);
+        let next = last.saturating_add(DAY);
+        let is_nearer = next.saturating_sub(ended) < began.saturating_sub(last);
+        match when {
+            When::TimeOfDay(_) if last < began && is_nearer => next,
+            _ => last,
+        }
     }
 
     /// The last recording that has something of this time.

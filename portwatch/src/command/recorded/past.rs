@@ -40,6 +40,9 @@ impl Past {
         if session.known_from(&part.run)?.is_none() {
             limits.push("what was open before the recording is not known".to_owned());
         }
+        if part.run.run.command.is_some() {
+            limits.push("the recording holds the sockets of one command only".to_owned());
+        }
         if table.lost() > 0 {
             limits.push(format!("{} events were lost until then", table.lost()));
         }
