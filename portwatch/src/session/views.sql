@@ -79,12 +79,14 @@ LEFT JOIN raw_address a ON a.id = l.local;
 -- Listeners that lived for less than a second.
 CREATE VIEW short_lived AS SELECT * FROM listeners WHERE lifetime_us < 1000000;
 
--- One row for each end of a connection and each attempt, with how it began and how it ended.
+-- One row for each end of a connection and each attempt, with how it began and how it ended: an attempt
+-- began with its SYN, what was accepted when it came into the queue.
 CREATE VIEW connections AS SELECT
   CASE e.kind WHEN 2 THEN 'out' ELSE 'in' END AS direction,
   w.proto, w.family, a.address AS laddr, e.lport, m.address AS raddr, e.rport, e.sock, w.netns,
   o.pid, o.ppid, o.uid, o.comm, p.exe, p.args, p.user, p.container, p.unit, w.service,
-  strftime('%Y-%m-%dT%H:%M:%S', e.ts / 1000000000, 'unixepoch') || printf('.%09dZ', e.ts % 1000000000) AS began,
+  strftime('%Y-%m-%dT%H:%M:%S', (e.ts - ifnull(e.latency_us, 0) * 1000) / 1000000000, 'unixepoch')
+    || printf('.%09dZ', (e.ts - ifnull(e.latency_us, 0) * 1000) % 1000000000) AS began,
   e.latency_us,
   CASE WHEN w.error IS NOT NULL THEN w.error WHEN c.id IS NULL THEN 'open' ELSE cw.cause END AS outcome,
   strftime('%Y-%m-%dT%H:%M:%S', c.ts / 1000000000, 'unixepoch') || printf('.%09dZ', c.ts % 1000000000) AS closed,

@@ -142,7 +142,8 @@ fn runs(verdict: &Verdict) -> String {
 fn signatures(verdict: &Verdict, key: Option<&str>) -> String {
     let all = verdict.signed == verdict.batches;
     match (verdict.signed, key) {
-        (0, _) => "not signed: who can write the file can make all of it anew".to_owned(),
+        (0, Some(key)) => format!("no batch is signed by {key}"),
+        (0, None) => "not signed: who can write the file can make all of it anew".to_owned(),
         (_, Some(key)) if all && verdict.fault.is_none() => {
             format!("every batch is signed by {key}")
         }

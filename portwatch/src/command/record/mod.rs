@@ -71,6 +71,11 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         let text = "record --from takes poll only: trace, list, who and top show a session";
         return Err(wrong_usage(anyhow!(text)));
     }
+    if args.max_files.is_some() && args.max_size.is_none() && args.max_age.is_none() {
+        let text =
+            "--max-files is for files that follow each other: give --max-size or --max-age, too";
+        return Err(wrong_usage(anyhow!(text)));
+    }
     let command = (!args.command.is_empty()).then_some(&args.command);
     let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
