@@ -356,7 +356,13 @@ fn namespaces() {
 fn public_program() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("portwatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_portwatch"), &program).unwrap();
+    // By another process: one that is forked here meanwhile would have it open for writing.
+    let mut copy = Command::new("cp");
+    let copied = copy
+        .arg(env!("CARGO_BIN_EXE_portwatch"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     for path in [folder.path(), &program] {
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(path, all).unwrap();

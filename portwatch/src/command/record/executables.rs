@@ -114,7 +114,10 @@ mod tests {
     fn what_a_process_runs_is_found_though_its_file_was_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sleeper");
-        std::fs::copy("/bin/sleep", &path).unwrap();
+        // By another process: one that is forked here meanwhile would have it open for writing.
+        let mut copy = std::process::Command::new("cp");
+        let copied = copy.arg("/bin/sleep").arg(&path).status();
+        assert!(copied.unwrap().success());
         let expected = blake3::hash(&std::fs::read(&path).unwrap()).to_hex();
         let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
         std::fs::remove_file(&path).unwrap();
