@@ -56,7 +56,10 @@ fn main() {
         })
         .with_ignored_flag(needs_root && !root)
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    // What one test forks has the sockets of the others for a moment.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 fn portwatch(args: &[&str]) -> Command {

@@ -91,7 +91,10 @@ fn main() {
         })
         .with_ignored_flag(missing.is_some())
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    // What one test forks has the sockets of the others for a moment.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 /// What a test cannot do without.
