@@ -15,8 +15,8 @@ use crate::cli::{ExportArgs, ExportFormat};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::filter::Filter;
-use crate::session::{Recorded, Session};
-use crate::view::export::{Ecs, Ocsf};
+use crate::session::{Recorded, Run, Session};
+use crate::view::export::Documents;
 use crate::view::lines::{Csv, Json, Lines};
 
 /// Events read at a time.
@@ -67,8 +67,8 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
     let written = match args.format {
         ExportFormat::Jsonl => export.lines(Lines::Json(Json::new(None)), &mut output),
         ExportFormat::Csv => export.lines(Lines::Csv(Csv::new(None)), &mut output),
-        ExportFormat::Ecs => export.ecs(&mut output),
-        ExportFormat::Ocsf => export.ocsf(&mut output),
+        ExportFormat::Ecs => export.documents(&mut output, |run| Documents::ecs(run)),
+        ExportFormat::Ocsf => export.documents(&mut output, |run| Documents::ocsf(run)),
         #[cfg(feature = "parquet")]
         ExportFormat::Parquet => export.parquet(&mut output),
         // Refused above.
@@ -122,21 +122,15 @@ impl Export<'_> {
         output.flush()
     }
 
-    fn ecs(&mut self, output: &mut Output) -> Result<()> {
+    fn documents(
+        &mut self,
+        output: &mut Output,
+        of_run: impl Fn(&Run) -> Documents<'_>,
+    ) -> Result<()> {
         for run in self.runs.clone() {
-            let mut ecs = Ecs::new(&run.run);
+            let mut documents = of_run(&run.run);
             self.events(&run, output, |out, event, shown| {
-                ecs.event(out, event, shown)
-            })?;
-        }
-        Ok(())
-    }
-
-    fn ocsf(&mut self, output: &mut Output) -> Result<()> {
-        for run in self.runs.clone() {
-            let mut ocsf = Ocsf::new(&run.run);
-            self.events(&run, output, |out, event, shown| {
-                ocsf.event(out, event, shown)
+                documents.event(out, event, shown)
             })?;
         }
         Ok(())

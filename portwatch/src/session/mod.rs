@@ -10,6 +10,7 @@ mod sign;
 pub mod survey;
 #[cfg(test)]
 mod tests;
+mod what;
 mod write;
 
 use std::ffi::{OsStr, OsString};
@@ -164,9 +165,6 @@ pub fn is_session(path: &Path) -> bool {
     /// Where SQLite keeps the application id, most significant byte first.
     const PLACE: u64 = 68;
     let read = || -> std::io::Result<bool> {
-        if !fs::metadata(path)?.is_file() {
-            return Ok(false);
-        }
         let mut id = [0; 4];
         File::open(path)?.read_exact_at(&mut id, PLACE)?;
         Ok(id == APPLICATION_ID.to_be_bytes())

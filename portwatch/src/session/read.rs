@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 use serde_json::Value as Json;
 
+use super::what::What;
 use super::{Finish, Kept, Run};
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Peer, Proto};
 use crate::row::{Row, State};
@@ -23,19 +24,6 @@ pub struct Session {
     whats: HashMap<i64, What>,
     owners: HashMap<i64, Owner>,
     processes: HashMap<i64, Arc<Context>>,
-}
-
-/// A row of `raw_what`.
-#[derive(Clone, Copy)]
-struct What {
-    origin: Origin,
-    proto: Option<Proto>,
-    family: Option<Family>,
-    netns: Option<u32>,
-    error: Option<u16>,
-    cause: Option<Cause>,
-    reason: Option<&'static str>,
-    service: Option<&'static str>,
 }
 
 /// A row of `raw_owner`.
@@ -357,13 +345,7 @@ impl<'a> Dictionaries<'a> {
         let what = self.what(row.get(at + 2)?)?;
         let ts = row.get::<_, i64>(at)?.cast_unsigned();
         let mut event = Event::new(*kind, what.origin, ts);
-        event.proto = what.proto;
-        event.family = what.family;
-        event.netns = what.netns;
-        event.error = what.error;
-        event.cause = what.cause;
-        event.reason = what.reason;
-        event.service = what.service;
+        what.put(&mut event);
         if let Some(owner) = row.get(at + 3)? {
             let owner = self.owner(owner)?;
             event.pid = owner.pid;

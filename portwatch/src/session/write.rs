@@ -12,8 +12,9 @@ use rusqlite::{Connection, Statement};
 
 use super::cell::{Cell, Table, int, text};
 use super::chain::{self, Batch};
+use super::what::What;
 use super::{Finish, Kept, Run};
-use crate::event::{Cause, Comm, Context, Event, Family, Origin, Proto};
+use crate::event::{Cause, Comm, Context, Event, Family, Proto};
 use crate::view::lines::{list, peers};
 
 /// Most entries of a dictionary remembered; one that was forgotten is stored once more.
@@ -46,19 +47,6 @@ pub struct Writer<'db> {
     about: Describe,
     /// Whether a transaction is open.
     open: bool,
-}
-
-/// What the rows of `raw_what` stand for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct What {
-    origin: Origin,
-    proto: Option<Proto>,
-    family: Option<Family>,
-    netns: Option<u32>,
-    error: Option<u16>,
-    cause: Option<Cause>,
-    reason: Option<&'static str>,
-    service: Option<&'static str>,
 }
 
 /// What the rows of `raw_process` stand for.
@@ -281,16 +269,7 @@ impl<'db> Writer<'db> {
     }
 
     fn what(&mut self, event: &Event) -> Result<i64> {
-        let what = What {
-            origin: event.origin,
-            proto: event.proto,
-            family: event.family,
-            netns: event.netns,
-            error: event.error,
-            cause: event.cause,
-            reason: event.reason,
-            service: event.service,
-        };
+        let what = What::of(event);
         if let Some(&id) = self.whats.get(&what) {
             return Ok(id);
         }

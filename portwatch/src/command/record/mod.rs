@@ -100,14 +100,8 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let (news_sender, news) = mpsc::channel();
     source.tell_processes(news_sender);
     let to_stderr = print.as_ref().is_some_and(Print::is_shared_stdout);
-    let held = match command {
-        None => None,
-        Some(words) => Some(child::hold(words, to_stderr)?),
-    };
-    if let Some(held) = &held {
-        source.follow(held.pid());
-    }
-    let mut running = match held.map(child::Held::release) {
+    let started = command.map(|words| child::start(words, to_stderr, &mut source));
+    let mut running = match started.transpose()? {
         None => None,
         Some(Ok(running)) => Some(running),
         Some(Err(failure)) => {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::command::signals::Signals;
 use crate::exit::Exit;
+use crate::source::Source;
 use crate::user::{self, Users};
 
 /// A process that will become the command, and waits for permission.
@@ -107,6 +108,20 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
         started,
         ended,
     })
+}
+
+/// Starts the command once the source follows it.
+///
+/// # Errors
+/// When no process can be made for it; the inner one when that could not become the command.
+pub fn start(
+    words: &[OsString],
+    stdout_to_stderr: bool,
+    source: &mut Source,
+) -> Result<Result<Running, Failure>> {
+    let held = hold(words, stdout_to_stderr)?;
+    source.follow(held.pid());
+    Ok(held.release())
 }
 
 impl Held {

@@ -61,14 +61,9 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
         holders: Some(Holders::new(&config.source.live.kinds)),
     };
     trace.header()?;
-    let held = match &config.command {
-        None => None,
-        Some(words) => Some(child::hold(words, trace.output.is_shared_stdout())?),
-    };
-    if let Some(held) = &held {
-        source.follow(held.pid());
-    }
-    let mut command = match held.map(child::Held::release) {
+    let to_stderr = trace.output.is_shared_stdout();
+    let started = (config.command.as_deref()).map(|x| child::start(x, to_stderr, &mut source));
+    let mut command = match started.transpose()? {
         None => None,
         Some(Ok(running)) => Some(running),
         Some(Err(failure)) => {

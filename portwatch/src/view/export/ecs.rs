@@ -6,39 +6,15 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::document::{Document, address, holders, long, processes};
-use super::flow::{Direction, Flows};
+use super::flow::Direction;
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Proto};
 use crate::session::Run;
-use crate::view::lines::put_json;
 use crate::view::time::Utc;
 
 const VERSION: &str = "8.11.0";
 
-/// Writes the documents of one run, in its order.
-pub struct Ecs<'a> {
-    run: &'a Run,
-    flows: Flows,
-}
-
-impl<'a> Ecs<'a> {
-    pub fn new(run: &'a Run) -> Self {
-        Self {
-            run,
-            flows: Flows::default(),
-        }
-    }
-
-    /// Takes note of an event, and appends its document when it is to be shown.
-    pub fn event(&mut self, out: &mut Vec<u8>, event: &Event, shown: bool) {
-        let direction = self.flows.direction(event);
-        if shown {
-            put_json(out, &document(self.run, event, direction));
-            out.push(b'\n');
-        }
-    }
-}
-
-fn document(run: &Run, event: &Event, direction: Option<Direction>) -> Value {
+/// The document of an event; `direction`: which end began its connection.
+pub fn document(run: &Run, event: &Event, direction: Option<Direction>) -> Value {
     let mut document = Document::default();
     document.put("@timestamp", Some(Utc::text(event.ts)));
     document.put("ecs.version", Some(VERSION));

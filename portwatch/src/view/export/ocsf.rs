@@ -7,40 +7,16 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::document::{Document, address, holders, long, processes};
-use super::flow::{Direction, Flows};
+use super::flow::Direction;
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Proto};
 use crate::session::Run;
-use crate::view::lines::put_json;
 use crate::view::time::Utc;
 
 const VERSION: &str = "1.5.0";
 const NS_PER_MS: u64 = 1_000_000;
 
-/// Writes the events of one run, in its order.
-pub struct Ocsf<'a> {
-    run: &'a Run,
-    flows: Flows,
-}
-
-impl<'a> Ocsf<'a> {
-    pub fn new(run: &'a Run) -> Self {
-        Self {
-            run,
-            flows: Flows::default(),
-        }
-    }
-
-    /// Takes note of an event, and appends it when it is to be shown.
-    pub fn event(&mut self, out: &mut Vec<u8>, event: &Event, shown: bool) {
-        let direction = self.flows.direction(event);
-        if shown {
-            put_json(out, &document(self.run, event, direction));
-            out.push(b'\n');
-        }
-    }
-}
-
-fn document(run: &Run, event: &Event, direction: Option<Direction>) -> Value {
+/// The document of an event; `direction`: which end began its connection.
+pub fn document(run: &Run, event: &Event, direction: Option<Direction>) -> Value {
     let mut document = Document::default();
     put_class(&mut document, event);
     put_times(&mut document, event);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Ecs, Ocsf};
+use super::Documents;
 use crate::event::{Event, Kind, Origin};
 use crate::session::Run;
 use crate::view::lines::samples;
@@ -33,22 +33,18 @@ fn run() -> Run {
 }
 
 fn ecs(events: &[Event]) -> Vec<Value> {
-    let run = run();
-    let mut ecs = Ecs::new(&run);
-    let mut out = Vec::new();
-    events
-        .iter()
-        .for_each(|event| ecs.event(&mut out, event, true));
-    parsed(&out)
+    documents(Documents::ecs(&run()), events)
 }
 
 fn ocsf(events: &[Event]) -> Vec<Value> {
-    let run = run();
-    let mut ocsf = Ocsf::new(&run);
+    documents(Documents::ocsf(&run()), events)
+}
+
+fn documents(mut documents: Documents<'_>, events: &[Event]) -> Vec<Value> {
     let mut out = Vec::new();
     events
         .iter()
-        .for_each(|event| ocsf.event(&mut out, event, true));
+        .for_each(|event| documents.event(&mut out, event, true));
     parsed(&out)
 }
 
