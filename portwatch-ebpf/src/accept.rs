@@ -16,7 +16,7 @@ use crate::{
     socket::{self, IPPROTO_MPTCP, fill, find, is_inet, is_stream, new, protocol, remember},
     syscall::{arguments, socket_of},
     tcp::{End, SYN_RECV, ended},
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
 };
 
 const EEXIST: i32 = 17;
@@ -155,10 +155,10 @@ fn claim(socket: &Socket) -> bool {
 
 twins! {
     #[fentry(function = "__inet_accept")]
-    entry_inet_accept, entry_inet_accept_twin |ctx: FEntryContext| once(Hook::Accept, ctx.arg(2), || {
+    entry_inet_accept, entry_inet_accept_twin |ctx: FEntryContext| Hook::Accept, ctx.arg(2), 0 => {
         let listener: usize = unsafe { Direct::read(ctx.arg(0), offset!(socket_sk)) };
         accepted::<Direct>(ctx.arg(2), listener);
-    })
+    }
 }
 
 /// Counts a connection with the listener that the current syscall names, where the probe does not
@@ -176,11 +176,11 @@ fn count_by_call(sk: usize) {
 
 twins! {
     #[fentry(function = "security_sock_graft")]
-    entry_sock_graft, entry_sock_graft_twin |ctx: FEntryContext| once(Hook::Graft, ctx.arg(0), || {
+    entry_sock_graft, entry_sock_graft_twin |ctx: FEntryContext| Hook::Graft, ctx.arg(0), 0 => {
         let sk: usize = ctx.arg(0);
         accepted::<Direct>(sk, 0);
         count_by_call(sk);
-    })
+    }
 }
 
 #[kprobe]

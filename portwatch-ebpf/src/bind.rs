@@ -16,7 +16,7 @@ use crate::{
     socket::{
         IPPROTO_TCP, IPPROTO_UDP, Name, find, is_subflow, key, new, protocol, read_name, remember,
     },
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
 };
 
 /// A bind of this socket returned `error`. `name` is the address asked for.
@@ -63,12 +63,12 @@ pub fn known(sk: usize, key: u64) -> bool {
 
 twins! {
     #[fexit(function = "__inet_bind")]
-    exit_inet_bind, exit_inet_bind_twin |ctx: FExitContext| once(Hook::Bind4, ctx.arg(0), || bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4))))
+    exit_inet_bind, exit_inet_bind_twin |ctx: FExitContext| Hook::Bind4, ctx.arg(0), 0 => bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4)))
 }
 
 twins! {
     #[fexit(function = "__inet6_bind")]
-    exit_inet6_bind, exit_inet6_bind_twin |ctx: FExitContext| once(Hook::Bind6, ctx.arg(0), || bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4))))
+    exit_inet6_bind, exit_inet6_bind_twin |ctx: FExitContext| Hook::Bind6, ctx.arg(0), 0 => bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4)))
 }
 
 #[inline(always)]
@@ -79,7 +79,7 @@ fn mptcp_bound(ctx: &FExitContext) {
 
 twins! {
     #[fexit(function = "mptcp_bind")]
-    exit_mptcp_bind, exit_mptcp_bind_twin |ctx: FExitContext| once(Hook::MptcpBind, ctx.arg(0), || mptcp_bound(&ctx))
+    exit_mptcp_bind, exit_mptcp_bind_twin |ctx: FExitContext| Hook::MptcpBind, ctx.arg(0), 0 => mptcp_bound(&ctx)
 }
 
 #[kprobe]

@@ -16,7 +16,7 @@ use crate::{
     owner::owner_by_address,
     process,
     socket::IPPROTO_UDP,
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
     udp,
 };
 
@@ -100,7 +100,7 @@ fn task_netns() -> u32 {
 
 twins! {
     #[btf_tracepoint(function = "cgroup_mkdir")]
-    cgroup_mkdir, cgroup_mkdir_twin |ctx: BtfTracePointContext| once(Hook::Mkdir, ctx.arg(0), || cgroup_made(&ctx))
+    cgroup_mkdir, cgroup_mkdir_twin |ctx: BtfTracePointContext| Hook::Mkdir, ctx.arg(0), 0 => cgroup_made(&ctx)
 }
 
 /// A new cgroup, so that its path is known even if it is gone when its processes' events are shown.

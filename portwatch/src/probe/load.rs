@@ -42,27 +42,34 @@ pub struct Loaded {
     pub reset_reasons: Vec<(u32, &'static str)>,
 }
 
-/// What holds each probe in its place.
+/// What holds each program in its place.
 #[derive(Default)]
-pub struct Links(Vec<(Probe, Link)>);
+pub struct Links(Vec<Attached>);
+
+struct Attached {
+    probe: Probe,
+    is_twin: bool,
+    link: Link,
+}
 
 impl Links {
-    /// Detaches everything. Entries go first: a call whose entry was seen can then still show its
-    /// return. Each detachment waits for all CPUs, so they wait together.
+    /// Detaches everything. Twins go first, which would take what their program has not seen for
+    /// what it was skipped for, and entries: a call whose entry was seen can then still show
+    /// its return. Each detachment waits for all CPUs, so they wait together.
     pub fn detach(self) {
-        let (entries, rest): (Vec<_>, Vec<_>) =
-            (self.0.into_iter()).partition(|(probe, _)| matches!(probe.hook, Hook::Kprobe(_)));
-        for links in [entries, rest] {
+        let (first, rest): (Vec<_>, Vec<_>) = (self.0.into_iter())
+            .partition(|it| it.is_twin || matches!(it.probe.hook, Hook::Kprobe(_)));
+        for links in [first, rest] {
             std::thread::scope(|scope| {
                 for link in links {
-                    scope.spawn(move || drop(link));
+                    scope.spawn(move || drop(link.link));
                 }
             });
         }
     }
 
     fn holds(&self, probe: &Probe) -> bool {
-        self.0.iter().any(|(held, _)| held == probe)
+        self.0.iter().any(|held| held.probe == *probe)
     }
 }
 
@@ -347,7 +354,7 @@ impl<'a> Kernel<'a> {
                 }
                 match self.attach_probe(ebpf, probe) {
                     Ok(all) => {
-                        links.0.extend(all.into_iter().map(|link| (**probe, link)));
+                        links.0.extend(all);
                         None
                     }
                     Err(error) => Some((probe.hook.to_string(), words(&error))),
@@ -407,24 +414,32 @@ impl<'a> Kernel<'a> {
     }
 
     /// Attaches the programs of a probe.
-    fn attach_probe(&self, ebpf: &mut Ebpf, probe: &Probe) -> Result<Vec<Link>> {
+    fn attach_probe(&self, ebpf: &mut Ebpf, probe: &Probe) -> Result<Vec<Attached>> {
         self.check(probe.hook)?;
         if probe.program.is_empty() {
-            return Ok(vec![Box::new(())]);
+            return Ok(Vec::new());
         }
         copies::place_body(ebpf, probe.program, |body| {
             program::load(body, probe.hook, &self.aya)
         })?;
-        let names = copies::of(ebpf, probe.program, self.preempts());
+        let mut names = copies::of(ebpf, probe.program, self.preempts());
         if names.is_empty() {
             bail!("no program {}", probe.program);
+        }
+        // Here the one attached last runs first.
+        if matches!(probe.hook, Hook::Fentry(_) | Hook::Fexit(_)) {
+            names.reverse();
         }
         let mut links = Vec::new();
         for name in names {
             let program = ebpf
                 .program_mut(&name)
                 .ok_or_else(|| anyhow!("no program {name}"))?;
-            links.push(program::attach(program, probe.hook, &self.aya)?);
+            links.push(Attached {
+                probe: *probe,
+                is_twin: copies::is_twin(&name),
+                link: program::attach(program, probe.hook, &self.aya)?,
+            });
         }
         Ok(links)
     }

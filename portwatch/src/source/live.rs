@@ -150,7 +150,7 @@ impl Live {
         };
         let ring = RingBuf::try_from(map("EVENTS")?).context("reading the ring buffer")?;
         let losses = Losses::new(map("LOSS")?)?;
-        let skips = Skips::new(&mut ebpf)?;
+        let skips = Skips::new(&mut ebpf, losses.read().left)?;
         // SAFETY: the ring owns its map, whose descriptor stays the same and open as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         let ring = ring.context("polling the ring buffer")?;
@@ -208,7 +208,7 @@ impl Live {
         while self.drain(events, BATCH) == BATCH {}
         self.count_losses(events);
         let loss = self.losses.read();
-        let skipped_events = self.skips.missed(&self.ebpf)?;
+        let skipped_events = self.skips.missed(&self.ebpf, loss.left)?;
         let accounts = &mut self.state.accounts;
         accounts.missed_returns = loss.entered.saturating_sub(loss.returned);
         accounts.skipped_events = skipped_events;
