@@ -10,10 +10,11 @@ use portwatch_common::{Kind, Socket, flag, handover};
 
 use crate::{
     emit::{Details, elapsed, emit, now},
-    maps::{SOCKETS, constant, offset},
+    maps::{constant, offset},
     memory::{Direct, Memory, Probe, add},
     owner::owner,
-    socket::{self, IPPROTO_MPTCP, fill, find, is_inet, is_stream, new, protocol, remember},
+    socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
+    sockets::{find, remember, take_out},
     syscall::{arguments, socket_of},
     tcp::{End, SYN_RECV, ended},
     twin::{Hook, twins},
@@ -99,7 +100,7 @@ fn unknown<M: Memory>(sk: usize, key: u64) -> bool {
             return true;
         }
         // Whoever takes it out reports it.
-        return SOCKETS.remove(key).is_err();
+        return !take_out(key);
     }
     if socket::key::<M>(sk) != key {
         return false;
@@ -115,7 +116,7 @@ fn unknown<M: Memory>(sk: usize, key: u64) -> bool {
 #[inline(always)]
 pub fn promote(sk: usize, cookie: u64, early: &Socket) -> Socket {
     let mut socket = *early;
-    if SOCKETS.remove(sk as u64).is_err() {
+    if !take_out(sk as u64) {
         // The accepting side was faster, and finds it in the queue.
         return new::<Direct>(sk, Default::default());
     }

@@ -13,9 +13,8 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{
-        IPPROTO_TCP, IPPROTO_UDP, Name, find, is_subflow, key, new, protocol, read_name, remember,
-    },
+    socket::{IPPROTO_TCP, IPPROTO_UDP, Name, is_subflow, key, new, protocol, read_name},
+    sockets::{find, remember},
     twin::{Hook, twins},
 };
 

@@ -14,9 +14,10 @@ use crate::{
     memory::{Direct, Memory, Probe},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, find, is_stream, is_subflow, key, new,
-        protocol, read_name,
+        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, is_stream, is_subflow, key, new, protocol,
+        read_name,
     },
+    sockets::find,
     tcp::outcome,
     twin::{Hook, twins},
 };

@@ -13,7 +13,8 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{IPPROTO_TCP, find, first_subflow, is_stream, is_subflow, key, new, protocol},
+    socket::{IPPROTO_TCP, first_subflow, is_stream, is_subflow, key, new, protocol},
+    sockets::find,
     twin::{Hook, twins},
 };
 

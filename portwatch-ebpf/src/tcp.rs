@@ -12,9 +12,9 @@ use crate::{
     memory::{Direct, Memory},
     owner::owner,
     socket::{
-        IPPROTO_MPTCP, IPPROTO_TCP, fill, find, forget, identify, is_subflow, key, new, protocol,
-        remember, tcp_sock,
+        IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, is_subflow, key, new, protocol, tcp_sock,
     },
+    sockets::{find, forget, remember},
     twin::{Hook, twins},
 };
 

@@ -12,10 +12,8 @@ use crate::{
     emit::{Details, elapsed, emit, now},
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{
-        AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, find, forget, key, new, protocol,
-        read_name, remember,
-    },
+    socket::{AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, key, new, protocol, read_name},
+    sockets::{find, forget, remember},
     twin::{Hook, twins},
 };
 

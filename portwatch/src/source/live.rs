@@ -28,8 +28,8 @@ use crate::source::loss::Losses;
 /// How long events may wait in the ring before they are looked for. The kernel wakes the reader
 /// only when the ring fills.
 const TICK: Duration = Duration::from_millis(8);
-/// Most records taken in one go, so that output keeps up with input.
-const BATCH: usize = 16_384;
+/// Most records taken in one go: so few that their events stay in the CPU's cache until they are shown.
+const BATCH: usize = 512;
 
 /// What to ask of the kernel.
 #[derive(Clone, Debug)]
@@ -100,6 +100,8 @@ pub struct Live {
     losses: Losses,
     skips: Skips,
     timer: tokio::time::Interval,
+    /// There may be more in the ring: no need to wait.
+    behind: bool,
     /// Records from before all probes were attached tell half the story.
     attached: u64,
     state: State,
@@ -170,6 +172,7 @@ impl Live {
             losses,
             skips,
             timer,
+            behind: false,
             attached,
             state: State {
                 clock: Clock::new(),
@@ -190,14 +193,19 @@ impl Live {
     /// Waits until events may have come (some milliseconds at most), then appends them.
     /// Appends nothing when there were none. Cancel-safe: nothing is lost when it is dropped.
     pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        tokio::select! {
-            _ = self.timer.tick() => {}
-            ready = self.ring.readable() => {
-                ready.context("polling the ring buffer")?.clear_ready();
-                self.timer.reset();
+        if self.behind {
+            // Signals and time go on all the same.
+            tokio::task::yield_now().await;
+        } else {
+            tokio::select! {
+                _ = self.timer.tick() => {}
+                ready = self.ring.readable() => {
+                    ready.context("polling the ring buffer")?.clear_ready();
+                    self.timer.reset();
+                }
             }
         }
-        self.drain(events, BATCH);
+        self.behind = self.drain(events, BATCH) == BATCH;
         self.count_losses(events);
         Ok(())
     }
@@ -240,12 +248,11 @@ impl Live {
                     if record.ts < self.attached {
                         continue;
                     }
-                    if let Some(mut event) = self.state.socket(kind, &record) {
-                        if record.reason != 0 {
-                            event.reason = (self.reset_reasons.iter())
-                                .find_map(|&(n, name)| (n == record.reason).then_some(name));
-                        }
-                        events.push(event);
+                    if let Some(event) = self.state.socket(kind, &record, events)
+                        && record.reason != 0
+                    {
+                        event.reason = (self.reset_reasons.iter())
+                            .find_map(|&(n, name)| (n == record.reason).then_some(name));
                     }
                 }
                 Some(record) => self.state.process(record),
@@ -320,8 +327,14 @@ impl State {
         }
     }
 
-    /// The event of a socket record; `None` when it is not to be shown.
-    fn socket(&mut self, wire: WireKind, record: &SocketRecord) -> Option<Event> {
+    /// Appends the event of a socket record; `None` when it is not to be shown. It is made where it
+    /// stays: events are large.
+    fn socket<'e>(
+        &mut self,
+        wire: WireKind,
+        record: &SocketRecord,
+        events: &'e mut Vec<Event>,
+    ) -> Option<&'e mut Event> {
         let kind = shown(wire)?;
         let socket = &record.socket;
         let owner = &socket.owner;
@@ -331,7 +344,8 @@ impl State {
         {
             return None;
         }
-        let mut event = Event::new(kind, Origin::Live, self.clock.wall(record.ts));
+        events.push(Event::new(kind, Origin::Live, self.clock.wall(record.ts)));
+        let event = events.last_mut()?;
         event.proto = match i32::from(socket.protocol) {
             libc::IPPROTO_TCP => Some(Proto::Tcp),
             libc::IPPROTO_UDP => Some(Proto::Udp),
