@@ -94,7 +94,10 @@ pub fn remember_open(key: u64, socket: &Socket) {
 
 #[inline(always)]
 fn remember_elsewhere(key: u64, socket: &Socket, flags: u64) {
-    unsafe { write_volatile(&raw mut SOCKETS_FULL, 1) };
+    if !were_full() {
+        note_full();
+        unsafe { write_volatile(&raw mut SOCKETS_FULL, 1) };
+    }
     match MORE_SOCKETS.insert(key, socket, flags) {
         Ok(()) | Err(EEXIST) => {}
         Err(_) => count(|loss| &mut loss.sockets),
@@ -114,4 +117,13 @@ pub fn forget(sk: usize, key: u64) {
 #[inline(always)]
 pub fn take_out(key: u64) -> bool {
     SOCKETS.remove(key).is_ok() || were_full() && MORE_SOCKETS.remove(key).is_ok()
+}
+
+/// Apart, for the sake of the stack.
+#[inline(never)]
+fn note_full() {
+    aya_log_ebpf::debug!(
+        &(),
+        "there are more sockets than there is room for in the first map"
+    );
 }

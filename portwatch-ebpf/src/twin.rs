@@ -109,6 +109,11 @@ macro_rules! twins {
         #[$kind(function = $function)]
         pub fn $twin($ctx: $context) -> i32 {
             if crate::twin::is_left($hook, $object, $change) {
+                aya_log_ebpf::debug!(
+                    &$ctx,
+                    "{} was skipped: its twin takes over",
+                    stringify!($first)
+                );
                 $body;
             }
             0

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Array;
 use aya::util::nr_cpus;
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, Pod};
+use aya_log::Level;
 use portwatch_common::{Config, MISSING, Offsets, PASSING_EVENTS};
 
 use super::btf::{Btf, Kind, Passed};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Bit `1 << kind` for every wanted kind of record.
     pub kinds: u32,
+    /// Whether the programs note what they do about what is rare.
+    pub notes: bool,
 }
 
 /// Attached probes. Dropping the links detaches.
@@ -239,11 +242,17 @@ impl<'a> Kernel<'a> {
         let cpus = u32::try_from(cpus)?;
         // Where nothing is to pass, the least that the kernel has no trouble with.
         let passing = if self.preempts() { PASSING_EVENTS } else { 128 };
+        let level = if settings.notes {
+            Level::Debug as u8
+        } else {
+            0
+        };
         let mut loader: EbpfLoader<'_> = loader;
         loader
             .btf(Some(&self.aya))
             .override_global("OFFSETS", self.offsets.as_slice(), true)
             .override_global("CONFIG", &config, true)
+            .override_global(aya_log::LEVEL, &level, true)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .map_max_entries("LOSS", cpus)
             .map_max_entries("PASSING", passing)

@@ -24,6 +24,7 @@ use crate::probe::{self, Links, Loaded, Report, Settings, Skips, Tier};
 use crate::process::{Process, Processes};
 use crate::source::News;
 use crate::source::loss::Losses;
+use crate::source::notes::Notes;
 
 /// How long events may wait in the ring before they are looked for. The kernel wakes the reader
 /// only when the ring fills.
@@ -40,6 +41,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Kinds of event wanted; the others are not produced.
     pub kinds: Vec<Kind>,
+    /// Whether to say on stderr what the programs note about themselves.
+    pub notes: bool,
 }
 
 /// Accounts of a run, complete only after [`Live::finish`]. In JSON, as a session keeps it, the names
@@ -99,6 +102,7 @@ pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
     losses: Losses,
     skips: Skips,
+    notes: Option<Notes>,
     timer: tokio::time::Interval,
     /// There may be more in the ring: no need to wait.
     behind: bool,
@@ -138,6 +142,7 @@ impl Live {
             tier: options.tier,
             ring_bytes: options.ring_bytes,
             kinds: kinds.fold(0, |mask, kind| mask | 1 << *kind as u32),
+            notes: options.notes,
         };
         let Loaded {
             mut ebpf,
@@ -146,6 +151,7 @@ impl Live {
             reset_reasons,
         } = probe::load(&settings)?;
         let attached = boot();
+        let notes = options.notes.then(|| Notes::new(&mut ebpf)).transpose()?;
         let mut map = |name: &str| {
             ebpf.take_map(name)
                 .with_context(|| format!("no map {name}"))
@@ -171,6 +177,7 @@ impl Live {
             ring,
             losses,
             skips,
+            notes,
             timer,
             behind: false,
             attached,
@@ -236,6 +243,9 @@ impl Live {
     /// Appends the events of at most `most` records; returns how many records there were.
     fn drain(&mut self, events: &mut Vec<Event>, most: usize) -> usize {
         self.state.clock.tick();
+        if let Some(notes) = &mut self.notes {
+            notes.say();
+        }
         let ring = self.ring.get_mut();
         let mut count = 0;
         while count < most
