@@ -21,8 +21,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/portwatch.o");
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// See [`Kernel::order`].
 const TASKS_RCU_EXIT: &str = "tasks_rcu_exit_srcu_srcu_data";
-/// Came with the preemption of programs of all tracepoints (7.2).
-const FAULTABLE: &str = "trace_call_bpf_faultable";
+/// Came with the preemption of programs of tracepoints (7.0).
+const PREEMPTION: (&str, &str) = ("tp_transition_snapshot", "srcu_gp");
 
 /// What is asked of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +150,7 @@ impl<'a> Kernel<'a> {
             (Kind::Func, "bpf_task_pt_regs".into()),
             (Kind::Enum, "sk_rst_reason".into()),
             (Kind::Var, TASKS_RCU_EXIT.into()),
-            (Kind::Func, FAULTABLE.into()),
+            (Kind::Struct, PREEMPTION.0.into()),
         ];
         wanted.extend(
             Offsets::MEMBERS
@@ -455,7 +455,7 @@ impl<'a> Kernel<'a> {
 
     /// Whether programs can be preempted, which makes the kernel skip them for everybody else.
     fn preempts(&self) -> bool {
-        self.has(FAULTABLE)
+        self.btf.offset(PREEMPTION.0, PREEMPTION.1).is_some()
     }
 
     /// Whether this kernel has what a hook needs, as far as its BTF tells.
