@@ -99,14 +99,20 @@ impl Skips {
         })
     }
 
-    /// Events that no copy of a program was told of, at most. To be asked when nothing is attached
-    /// any more.
+    /// How often programs were skipped up to now, of which their twins may still have to hear. To be
+    /// asked before the twins are detached.
+    pub fn so_far(&self, ebpf: &Ebpf) -> u64 {
+        skipped(ebpf) - self.skipped
+    }
+
+    /// Events that no copy of a program was told of, at most; `skipped`: by [`Self::so_far`]. To be
+    /// asked when nothing is attached any more.
     ///
     /// # Errors
     /// When the kernel does not let the map be read.
-    pub fn missed(&self, ebpf: &Ebpf, left: u64) -> Result<u64> {
+    pub fn missed(&self, ebpf: &Ebpf, skipped: u64, left: u64) -> Result<u64> {
         // What was skipped and not left to a twin was missed.
-        let alone = (skipped(ebpf) - self.skipped).saturating_sub(left - self.left);
+        let alone = skipped.saturating_sub(left - self.left);
         // All stand-ins have to be skipped for an event to be missed, which takes a task in each.
         let of_standins = if self.were_full()? {
             skipped_by_standins(ebpf)

@@ -219,11 +219,12 @@ impl Live {
 
     /// Detaches the probes, appends what was still on its way and returns the accounts.
     pub fn finish(mut self, events: &mut Vec<Event>) -> Result<Accounts> {
+        let skipped = self.skips.so_far(&self.ebpf);
         std::mem::take(&mut self.links).detach();
         while self.drain(events, BATCH) == BATCH {}
         self.count_losses(events);
         let loss = self.losses.read();
-        let skipped_events = self.skips.missed(&self.ebpf, loss.left)?;
+        let skipped_events = self.skips.missed(&self.ebpf, skipped, loss.left)?;
         let accounts = &mut self.state.accounts;
         accounts.missed_returns = loss.entered.saturating_sub(loss.returned);
         accounts.skipped_events = skipped_events;
