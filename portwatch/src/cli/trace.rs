@@ -111,7 +111,7 @@ pub struct TraceArgs {
     #[arg(short, long, help_heading = "Output")]
     pub numeric: bool,
 
-    /// Write events to FILE instead of stdout
+    /// Write events to FILE instead of stdout: a new file, readable for its owner only, or a pipe
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub write: Option<PathBuf>,
 

@@ -1,8 +1,6 @@
 //! `portwatch export FILE.db`: the events of a session for other tools.
 
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow, bail};
@@ -36,13 +34,6 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
         return Err(wrong_usage(anyhow!(
             "this portwatch was built without parquet: cargo build --release --features parquet makes one with it"
         )));
-    }
-    if args
-        .write
-        .as_deref()
-        .is_some_and(|path| is_same(path, &args.file))
-    {
-        return Err(wrong_usage(anyhow!("--write would overwrite the session")));
     }
     // What is wrong with the file is told as of a file, not as of a source.
     let mut session = Session::open(&args.file)?;
@@ -89,11 +80,6 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
         }
         None => Exit::Fine,
     })
-}
-
-fn is_same(path: &Path, other: &Path) -> bool {
-    let place = |path: &Path| Some((path.metadata().ok()?.dev(), path.metadata().ok()?.ino()));
-    place(path).is_some_and(|x| place(other) == Some(x))
 }
 
 struct Export<'a> {

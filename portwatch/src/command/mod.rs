@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod export;
+mod file;
 mod filter;
 mod holders;
 mod interrupt;

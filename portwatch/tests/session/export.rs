@@ -1,6 +1,7 @@
 //! Sessions in the formats of others.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use expect_test::{Expect, expect};
 use portwatch::view::lines::{Csv, Json as JsonLines};
@@ -34,10 +35,23 @@ fn jsonl_and_csv_are_what_trace_prints() {
     assert_eq!(stderr, "portwatch: 101 events written\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), expected);
 
-    let (code, _, stderr) = says(&["export", name(&path), "--write", name(&path)]);
-    assert_eq!(code, 2);
-    assert!(stderr.contains("would overwrite the session"), "{stderr}");
-    assert_eq!(prints(&["export", name(&path)]), expected);
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "others may read it");
+
+    for there in [&path, &file] {
+        let before = fs::read(there).unwrap();
+        let (code, _, stderr) = says(&["export", name(&path), "--write", name(there)]);
+        assert_eq!(code, 1);
+        let expected = format!("{} is there already: name another", name(there));
+        assert!(stderr.contains(&expected), "{stderr}");
+        assert!(fs::read(there).unwrap() == before, "it was touched");
+    }
+    // what is no file takes what is written
+    for stdout in ["-", "/dev/stdout"] {
+        let args = ["export", name(&path), "--write", stdout];
+        assert_eq!(says(&args).1, expected);
+    }
+    assert_eq!(says(&["export", name(&path), "--write", "/dev/null"]).0, 0);
 }
 
 #[test]
