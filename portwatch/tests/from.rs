@@ -163,7 +163,7 @@ fn later(events: Vec<Event>) -> Vec<Event> {
 /// The story, and an hour later the beginning of it again.
 fn twice() -> Made {
     let made = made(Some(&Accounts::default()));
-    let db = session::append(&made.path).unwrap();
+    let db = session::append(&made.path, None).unwrap();
     let mut writer = Writer::new(&db, about()).unwrap();
     let events = later(story()[..3].to_vec());
     add(
@@ -396,9 +396,9 @@ fn what_is_not_complete_is_said() {
 #[test]
 fn a_session_that_is_being_written_is_read_up_to_its_last_batch() {
     let made = made(Some(&Accounts::default()));
-    let db = session::append(&made.path).unwrap();
+    let db = session::append(&made.path, None).unwrap();
     let mut writer = Writer::new(&db, about()).unwrap();
-    let again = session::append(&made.path).err().unwrap();
+    let again = session::append(&made.path, None).err().unwrap();
     assert!(
         format!("{again:#}").contains("is being recorded into"),
         "{again:#}"

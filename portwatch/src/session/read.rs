@@ -64,7 +64,7 @@ impl Session {
     /// When it is no session, or of a newer version.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self {
-            db: super::readable(path)?,
+            db: super::file::readable(path)?,
             addresses: HashMap::new(),
             whats: HashMap::new(),
             owners: HashMap::new(),

@@ -115,7 +115,11 @@ fn since_and_until_choose_a_part_and_directions_are_known_from_before() {
 #[test]
 fn each_run_counts_from_one_and_knows_its_host() {
     let (_folder, path) = session();
-    make::run(&portwatch::session::append(&path).unwrap(), None, true);
+    make::run(
+        &portwatch::session::append(&path, None).unwrap(),
+        None,
+        true,
+    );
     let text = prints(&["export", name(&path), "-e", "listen", "--format", "ecs"]);
     let events: Vec<Json> = text
         .lines()

@@ -127,6 +127,14 @@ fn wrong_sql_is_told_with_its_place() {
         ("SELECT 1; SELECT 2", "only one statement at a time"),
         ("", "there is no SQL in it"),
         ("/* nothing */", "there is no SQL in it"),
+        (
+            "SELECT ?",
+            "has no parameters: write the value instead of ?",
+        ),
+        (
+            "SELECT pid FROM events WHERE pid = :pid",
+            "has no parameters",
+        ),
         ("SELECT json('{')", "malformed JSON"),
         ("SELECT * FROM \"\x1b[2J\"", "no such table: \\x1b[2J"),
     ] {

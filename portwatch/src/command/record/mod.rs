@@ -42,7 +42,7 @@ use crate::view::lines::{Csv, Json, Lines, Text};
 
 use files::Files;
 use progress::Progress;
-use recorder::{Farewell, Message, Outcome, Print, Recorder, Shared};
+use recorder::{Farewell, Message, Outcome, Print, Recorder, Shared, about_head};
 
 /// How often what was recorded is stored.
 const STORE: Duration = Duration::from_millis(250);
@@ -76,6 +76,10 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             "--max-files is for files that follow each other: give --max-size or --max-age, too";
         return Err(wrong_usage(anyhow!(text)));
     }
+    if args.file == Path::new("-") {
+        let text = "a session cannot be written to stdout: name a file, such as s.db (-o json prints events, too)";
+        return Err(wrong_usage(anyhow!(text)));
+    }
     let command = (!args.command.is_empty()).then_some(&args.command);
     let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
@@ -83,7 +87,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         say("others may read the key: chmod 600 it");
     }
     let key = key.map(Arc::new);
-    let (files, file) = Files::open(&args)?;
+    let (files, file) = Files::open(&args, key.as_deref())?;
     let tier = args.probes.probes.tier();
     let mut source = Source::start(&source::Options {
         poll: args.source.poll_options(),
@@ -305,8 +309,9 @@ impl Feed {
                 () = ended(&mut command) => return Ok(Why::Command),
                 _ = store.tick() => {
                     self.clock.tick();
+                    say_notes(&self.shared, &self.progress);
                     self.progress.show(&self.shared);
-                    Message::Store
+                    Message::Store(source.accounts())
                 }
                 step = next(&mut self.compare) => match step {
                     Step::Begin => Message::Watch,
@@ -379,12 +384,21 @@ impl Feed {
     async fn join(self, thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
         drop(self.to);
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
+        say_notes(&self.shared, &self.progress);
         ended.unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
     }
 
     /// Nanoseconds since the Unix epoch, on the clock of the events.
     fn now(&self) -> u64 {
         self.clock.wall(boot())
+    }
+}
+
+/// Says what the recorder has to say.
+fn say_notes(shared: &Shared, progress: &Progress) {
+    for note in shared.notes() {
+        progress.clear();
+        say(&note);
     }
 }
 
@@ -401,7 +415,7 @@ impl Outcome {
     fn tell(self) -> Result<bool> {
         say(&self.summary.text());
         let mut text = String::from("recorded into ");
-        text.push_str(&crate::sanitize::text(&self.files));
+        text.push_str(&self.files);
         text.push_str(": ");
         human::push_bytes(&mut text, self.bytes);
         // A few have to carry the tables and what is told once of each process.
@@ -409,6 +423,8 @@ impl Outcome {
             text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
         }
         say(&text);
+        let (last, head) = &self.head;
+        say(&about_head(last, *head));
         if self.differences > 0 {
             say(&format!(
                 "{} differences between events and snapshots of the kernel's sockets, all repaired",

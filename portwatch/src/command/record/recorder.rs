@@ -2,12 +2,13 @@
 //! Whatever takes time is done here, so that the source is not kept waiting.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Error, Result, anyhow};
+use blake3::Hash;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -46,8 +47,8 @@ pub enum Message {
     Watch,
     /// `None`: it could not be taken.
     Snapshot(Option<Box<Rows>>),
-    /// What was recorded so far is to be stored.
-    Store,
+    /// What was recorded so far is to be stored; the accounts so far, as the source has them.
+    Store(Accounts),
     Finish(Box<Farewell>),
 }
 
@@ -65,6 +66,7 @@ pub struct Shared {
     events: AtomicU64,
     lost: AtomicU64,
     bytes: AtomicU64,
+    notes: Mutex<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +84,16 @@ impl Shared {
 
     pub fn has_enough(&self) -> bool {
         self.enough.load(Relaxed)
+    }
+
+    /// What is to be said since this was asked last, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, text: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(text);
     }
 
     pub fn counts(&self) -> Counts {
@@ -118,8 +130,10 @@ impl Print {
 pub struct Outcome {
     pub summary: Summary,
     pub accounts: Accounts,
-    /// Name of the file, or of the first and the last.
-    pub files: Vec<u8>,
+    /// Name of the file, or of the first and the last that are there.
+    pub files: String,
+    /// The last file, and the hash that stands for all of it.
+    pub head: (PathBuf, Option<Hash>),
     pub events: u64,
     /// Added to all files.
     pub bytes: u64,
@@ -158,7 +172,7 @@ impl Recorder {
             seeded: !self.whole,
             processes: Rc::new(RefCell::new(Processes::new(self.hash_exe))),
             clock: Clock::new(),
-            lost: 0,
+            accounts: Accounts::default(),
             events: 0,
             bytes: 0,
             differences: 0,
@@ -166,7 +180,6 @@ impl Recorder {
             recorder: self,
             messages,
         };
-        let first = file.path.clone();
         loop {
             let path = file.path.clone();
             let ended = recording.fill(&file).and_then(|ended| {
@@ -179,15 +192,27 @@ impl Recorder {
                     path.display()
                 )
             })?;
-            match ended {
-                Some(accounts) => return Ok(recording.outcome(accounts, &first, &path)),
-                None => {
-                    let next = recording.recorder.files.next().map_err(plain);
+            let (head, is_last) = ended;
+            match is_last {
+                true => return Ok(recording.outcome((path, head))),
+                false => {
+                    let Recorder { files, shared, .. } = &mut recording.recorder;
+                    shared.note(about_head(&path, head));
+                    let next = files.next(|text| shared.note(text)).map_err(plain);
                     file = next.context("the recording ended early, its files are whole")?;
                 }
             }
         }
     }
+}
+
+/// What to write down of a file that ended, as `verify` has it.
+pub fn about_head(path: &Path, head: Option<Hash>) -> String {
+    let name = path.display();
+    head.map_or_else(
+        || format!("{name}: no head"),
+        |head| format!("{name}: head {head}"),
+    )
 }
 
 /// An error of SQLite in fewer words, where it is about the disk.
@@ -214,7 +239,8 @@ struct Recording {
     seeded: bool,
     processes: Rc<RefCell<Processes>>,
     clock: Clock,
-    lost: u64,
+    /// Of the whole recording, as far as they are known.
+    accounts: Accounts,
     /// In the files before this one, as are `bytes`.
     events: u64,
     bytes: u64,
@@ -258,8 +284,8 @@ impl Filling<'_> {
 }
 
 impl Recording {
-    /// Records into one file; `None`: to be gone on with in another.
-    fn fill(&mut self, file: &Open) -> Result<Option<Accounts>> {
+    /// Records into one file; its head, and whether it is the last one.
+    fn fill(&mut self, file: &Open) -> Result<(Option<Hash>, bool)> {
         let processes = Rc::clone(&self.processes);
         let about = Box::new(move |pid, context: &_| processes.borrow_mut().about(pid, context));
         let mut writer = Writer::new(&file.db, about)?;
@@ -303,18 +329,14 @@ impl Recording {
                         to.seed = file.bytes()?;
                     }
                 }
-                Message::Store => {
+                Message::Store(accounts) => {
+                    self.accounts = accounts;
                     self.store(&mut to, file)?;
                     let limits = self.recorder.files.limits;
                     let reached = limits.reached(file, file.bytes()?, to.seed);
                     // Each file is to have what was open before it.
                     if let Some(reason) = reached.filter(|_| self.seeded) {
-                        let accounts = Accounts {
-                            lost: self.lost,
-                            ..Accounts::default()
-                        };
-                        self.finish(to, file, &accounts, reason)?;
-                        return Ok(None);
+                        return Ok((self.finish(to, file, reason)?, false));
                     }
                 }
                 Message::Finish(end) => {
@@ -322,23 +344,18 @@ impl Recording {
                         Some(error) => format!("{error:#}"),
                         None => end.reason.to_owned(),
                     };
-                    self.finish(to, file, &end.accounts, &reason)?;
-                    return Ok(Some(end.accounts));
+                    self.accounts = end.accounts;
+                    return Ok((self.finish(to, file, &reason)?, true));
                 }
             }
         }
         // The source has failed, which is told by who asked it.
         to.commit()?;
-        Ok(Some(Accounts::default()))
+        Ok((to.writer.head(), true))
     }
 
-    fn finish(
-        &mut self,
-        mut to: Filling<'_>,
-        file: &Open,
-        accounts: &Accounts,
-        reason: &str,
-    ) -> Result<()> {
+    /// Ends the run in this file; returns the head.
+    fn finish(&mut self, mut to: Filling<'_>, file: &Open, reason: &str) -> Result<Option<Hash>> {
         let open = self.table.kept().len() as u64;
         let dear = open > SMALL && to.since_checkpoint() < open;
         if self.seeded && to.since_checkpoint() > 0 && !dear {
@@ -347,13 +364,13 @@ impl Recording {
         to.writer.finish(&Finish {
             ended: self.now().1,
             reason: reason.to_owned(),
-            complete: accounts.complete(),
-            accounts: serde_json::to_string(accounts)?,
+            complete: self.accounts.complete(),
+            accounts: serde_json::to_string(&self.accounts)?,
         })?;
         to.commit()?;
         self.events += to.events();
         self.bytes += file.bytes()?.saturating_sub(to.bytes);
-        Ok(())
+        Ok(to.writer.head())
     }
 
     fn events(&mut self, to: &mut Filling<'_>, events: Vec<Event>, news: Vec<News>) -> Result<()> {
@@ -369,9 +386,7 @@ impl Recording {
             event.service = service::of(&event);
             self.recorder.holders.tell(&mut event);
             self.table.apply(&event);
-            if event.kind == Kind::Lost {
-                self.lost += event.count.unwrap_or(1);
-            } else {
+            if event.kind != Kind::Lost {
                 self.recorder.left = self.recorder.left.map(|left| left - 1);
             }
             self.put(to, event)?;
@@ -480,22 +495,18 @@ impl Recording {
         }
         let shared = &self.recorder.shared;
         shared.events.store(self.events + to.events(), Relaxed);
-        shared.lost.store(self.lost, Relaxed);
+        shared.lost.store(self.accounts.lost, Relaxed);
         let bytes = file.bytes()?.saturating_sub(to.bytes);
         shared.bytes.store(self.bytes + bytes, Relaxed);
         Ok(())
     }
 
-    fn outcome(self, accounts: Accounts, first: &Path, last: &Path) -> Outcome {
-        let mut files = first.as_os_str().as_encoded_bytes().to_vec();
-        if first != last {
-            files.extend_from_slice(b" to ");
-            files.extend_from_slice(last.as_os_str().as_encoded_bytes());
-        }
+    fn outcome(self, head: (PathBuf, Option<Hash>)) -> Outcome {
         Outcome {
+            files: self.recorder.files.names(),
+            head,
             summary: self.recorder.summary,
-            accounts,
-            files,
+            accounts: self.accounts,
             events: self.events,
             bytes: self.bytes,
             differences: self.differences,
