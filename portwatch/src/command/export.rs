@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use super::interrupt::asked_to_end;
 use super::output::{Output, is_closed_pipe};
 use super::recorded::Recording;
-use super::{filter, say, wrong_usage};
+use super::{filter, say, screen, wrong_usage};
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::event::Event;
 use crate::exit::Exit;
@@ -57,7 +57,10 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
     let mut output = Output::open(args.write.as_deref())?;
     let written = match args.format {
         ExportFormat::Jsonl => export.lines(Lines::Json(Json::new(None)), &mut output),
-        ExportFormat::Csv => export.lines(Lines::Csv(Csv::new(None)), &mut output),
+        ExportFormat::Csv => {
+            let csv = Csv::new(None, screen::is_shown(args.write.is_none()));
+            export.lines(Lines::Csv(csv), &mut output)
+        }
         ExportFormat::Ecs => export.documents(&mut output, |run| Documents::ecs(run)),
         ExportFormat::Ocsf => export.documents(&mut output, |run| Documents::ocsf(run)),
         #[cfg(feature = "parquet")]

@@ -33,6 +33,7 @@ use crate::clock::{Clock, boot};
 use crate::event::Kind;
 use crate::exit::Exit;
 use crate::privileges;
+use crate::sanitize;
 use crate::session::{Run, SecretKey};
 use crate::snapshot::Rows;
 use crate::source::{self, News, Source, live};
@@ -186,7 +187,7 @@ fn print(output: cli::Output, numeric: bool) -> Result<Print> {
     let lines = match output {
         cli::Output::Text => Lines::Text(Text::new(None, screen::style(numeric, true))),
         cli::Output::Json => Lines::Json(Json::new(None)),
-        cli::Output::Csv => Lines::Csv(Csv::new(None)),
+        cli::Output::Csv => Lines::Csv(Csv::new(None, screen::is_shown(true))),
     };
     Print::new(lines, Output::open(None)?)
 }
@@ -226,7 +227,8 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         },
         not_observed: missing,
         command: command.map(|words| {
-            let words: Vec<_> = words.iter().map(|x| x.to_string_lossy()).collect();
+            let words = words.iter().map(|x| sanitize::utf8(x.as_encoded_bytes()));
+            let words: Vec<_> = words.collect();
             json!(words).to_string()
         }),
         plan: match source {

@@ -57,7 +57,9 @@ impl Config {
                 Lines::Text(Text::new(fields.as_deref(), style))
             }
             cli::Output::Json => Lines::Json(Json::new(fields)),
-            cli::Output::Csv => Lines::Csv(Csv::new(fields)),
+            cli::Output::Csv => {
+                Lines::Csv(Csv::new(fields, screen::is_shown(args.write.is_none())))
+            }
         };
         let filter = Filter {
             kinds: args.event,
