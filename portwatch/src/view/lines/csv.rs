@@ -2,8 +2,6 @@
 //! empty, lists are JSON text. Text is exact, quoted where it has to be, so a row may have several lines; only on
 //! a terminal it is escaped as in all that is shown there.
 
-use std::borrow::Cow;
-
 use crate::event::{Event, Field, Value};
 use crate::sanitize;
 use crate::view::lines::json;
@@ -63,28 +61,29 @@ impl Cells {
     }
 
     pub fn put(&mut self, out: &mut Vec<u8>, value: &Value<'_>) {
-        let mut cell = std::mem::take(&mut self.cell);
-        cell.clear();
+        self.cell.clear();
         match value {
-            Value::Time(ns) => self.time.push(&mut cell, *ns),
-            Value::Int(number) => {
-                cell.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
+            Value::Text(text) if self.shown => {
+                let text = sanitize::text(text.as_bytes());
+                self.cell.extend_from_slice(text.as_bytes());
             }
-            Value::Text(text) => return self.put_text(out, text.as_bytes()),
-            Value::Addr(addr) => cell.extend_from_slice(addr.to_string().as_bytes()),
-            Value::List(items) => json::list(&mut cell, items),
-            Value::Peers(peers) => json::peers(&mut cell, peers),
+            value => put_value(&mut self.cell, &mut self.time, value),
         }
-        put_quoted(out, &cell);
-        self.cell = cell;
+        put_quoted(out, &self.cell);
     }
+}
 
-    fn put_text(&self, out: &mut Vec<u8>, bytes: &[u8]) {
-        let text = match self.shown {
-            true => Cow::Owned(sanitize::text(bytes)),
-            false => sanitize::utf8(bytes),
-        };
-        put_quoted(out, text.as_bytes());
+/// A value as it is before it is quoted.
+pub fn put_value(cell: &mut Vec<u8>, time: &mut Utc, value: &Value<'_>) {
+    match value {
+        Value::Time(ns) => time.push(cell, *ns),
+        Value::Int(number) => {
+            cell.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
+        }
+        Value::Text(text) => cell.extend_from_slice(text.as_bytes()),
+        Value::Addr(addr) => cell.extend_from_slice(addr.to_string().as_bytes()),
+        Value::List(items) => json::list(cell, items),
+        Value::Peers(peers) => json::peers(cell, peers),
     }
 }
 
@@ -162,16 +161,15 @@ mod tests {
     #[test]
     fn text_is_exact_unless_it_is_shown() {
         for (text, exact, shown) in [
-            (&b"nginx"[..], "nginx", "nginx"),
-            (b"a\\nb", "a\\nb", "a\\\\nb"),
-            (b"a\nb", "\"a\nb\"", "a\\nb"),
-            (b"\r,\"", "\"\r,\"\"\"", "\"\\r,\"\"\""),
-            (b"\x1b[2J", "\x1b[2J", "\\x1b[2J"),
-            (b"caf\xe9", "caf\\xe9", "caf\\xe9"),
+            ("nginx", "nginx", "nginx"),
+            ("a\\nb", "a\\nb", "a\\\\nb"),
+            ("a\nb", "\"a\nb\"", "a\\nb"),
+            ("\r,\"", "\"\r,\"\"\"", "\"\\r,\"\"\""),
+            ("\x1b[2J", "\x1b[2J", "\\x1b[2J"),
         ] {
             for (on_terminal, expected) in [(false, exact), (true, shown)] {
                 let mut out = Vec::new();
-                Cells::new(on_terminal).put_text(&mut out, text);
+                Cells::new(on_terminal).put(&mut out, &Value::Text(text.into()));
                 assert_eq!(String::from_utf8(out).unwrap(), expected);
             }
         }
