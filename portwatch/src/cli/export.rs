@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{FilterArgs, When};
-use crate::event::Kind;
+use super::{EventFilterArgs, When};
 
 /// Write the events of a session in a format that other tools take
 #[derive(Debug, Args)]
@@ -50,22 +49,8 @@ pub struct ExportArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<When>,
 
-    /// Kinds of events
-    #[arg(
-        short,
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        help_heading = "Filters"
-    )]
-    pub event: Vec<Kind>,
-
-    /// Only what failed
-    #[arg(long, help_heading = "Filters")]
-    pub failed: bool,
-
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub filter: EventFilterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

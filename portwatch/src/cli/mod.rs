@@ -25,7 +25,7 @@ use crate::probe::Tier;
 
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ExportFormat};
-pub use filter::FilterArgs;
+pub use filter::{EventFilterArgs, FilterArgs};
 pub use list::{ListArgs, Sort};
 pub use query::QueryArgs;
 pub use record::RecordArgs;

@@ -25,11 +25,7 @@ const PIECE: usize = 1000;
 /// # Errors
 /// When the arguments make no sense, there is no session, or nothing can be written.
 pub fn run(args: ExportArgs) -> Result<Exit> {
-    let filter = Filter {
-        kinds: args.event,
-        failed: args.failed,
-        ..filter::new::<Event>(args.filter).map_err(wrong_usage)?
-    };
+    let filter = filter::of_events(args.filter).map_err(wrong_usage)?;
     if args.format == ExportFormat::Parquet && !cfg!(feature = "parquet") {
         return Err(wrong_usage(anyhow!(
             "this portwatch was built without parquet: cargo build --release --features parquet makes one with it"

@@ -18,8 +18,7 @@ pub const PIECE: usize = 64 << 10;
 /// A batch that rows are added to.
 pub struct Batch {
     id: i64,
-    /// Hash and signature of the one before.
-    before: Vec<u8>,
+    before: Sealed,
     counts: [i64; TABLES],
     contents: [Digest; TABLES],
     times: Option<(u64, u64)>,
@@ -28,19 +27,19 @@ pub struct Batch {
 impl Batch {
     /// The one after this one, or the first.
     pub fn after(last: Option<Sealed>) -> Self {
-        let last = last.unwrap_or_default();
+        let before = last.unwrap_or_default();
         Self {
-            id: last.id + 1,
-            before: last.link(),
-            counts: last.counts,
+            id: before.id + 1,
+            counts: before.counts,
+            before,
             contents: std::array::from_fn(|_| Digest::default()),
             times: None,
         }
     }
 
-    /// Hash of the batch before.
-    pub fn head(&self) -> Option<Hash> {
-        Hash::from_slice(self.before.get(..blake3::OUT_LEN)?).ok()
+    /// Hash of the batch before; zeros for the first.
+    pub fn head(&self) -> Hash {
+        self.before.hash.into()
     }
 
     /// Rows of a table so far, those of this batch among them.
@@ -74,7 +73,7 @@ impl Batch {
             ..Sealed::default()
         };
         let contents = self.contents.each_mut().map(Digest::finish);
-        sealed.hash = sealed.chained(&self.before, &contents);
+        sealed.hash = sealed.chained(&self.before.link(), &contents);
         sealed
     }
 }

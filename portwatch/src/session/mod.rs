@@ -3,6 +3,7 @@
 
 mod cell;
 mod chain;
+mod dictionaries;
 mod file;
 mod moment;
 pub mod question;

@@ -210,8 +210,8 @@ impl<'db> Writer<'db> {
         self.batch.count(Table::Event)
     }
 
-    /// Hash of the last batch that was stored, which stands for all of the session until then.
-    pub fn head(&self) -> Option<blake3::Hash> {
+    /// Hash of the last batch that was stored, which stands for all of the session; zeros before the first.
+    pub fn head(&self) -> blake3::Hash {
         self.batch.head()
     }
 

@@ -3,9 +3,13 @@
 
 mod executables;
 mod files;
+mod filling;
+mod outcome;
+mod print;
 mod processes;
 mod progress;
 mod recorder;
+mod shared;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,12 +42,14 @@ use crate::session::{Run, SecretKey};
 use crate::snapshot::Rows;
 use crate::source::{self, News, Source, live};
 use crate::view::doctor::plan_json;
-use crate::view::human;
 use crate::view::lines::{Csv, Json, Lines, Text};
 
 use files::Files;
+use outcome::Outcome;
+use print::Print;
 use progress::Progress;
-use recorder::{Farewell, Message, Outcome, Print, Recorder, Shared, about_head};
+use recorder::Recorder;
+use shared::{Farewell, Message, Shared};
 
 /// How often what was recorded is stored.
 const STORE: Duration = Duration::from_millis(250);
@@ -54,9 +60,6 @@ const WAITING: usize = 8;
 /// A busy machine is to be recorded too: this and all later threads go before others of the same
 /// niceness, as auditd(8) does with its priority_boost. The command was started before.
 const NICER: i32 = -10;
-
-/// With so many events the bytes that each takes say something.
-const MANY: u64 = 1_000;
 
 /// Records until something ends it.
 ///
@@ -409,34 +412,5 @@ async fn next(compare: &mut Option<Compare>) -> Step {
     match compare {
         Some(compare) => compare.next().await,
         None => std::future::pending().await,
-    }
-}
-
-impl Outcome {
-    /// Says what was recorded; whether nothing is missing.
-    fn tell(self) -> Result<bool> {
-        say(&self.summary.text());
-        let mut text = String::from("recorded into ");
-        text.push_str(&self.files);
-        text.push_str(": ");
-        human::push_bytes(&mut text, self.bytes);
-        // A few have to carry the tables and what is told once of each process.
-        if self.events >= MANY {
-            text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
-        }
-        say(&text);
-        let (last, head) = &self.head;
-        say(&about_head(last, *head));
-        if self.differences > 0 {
-            say(&format!(
-                "{} differences between events and snapshots of the kernel's sockets, all repaired",
-                self.differences
-            ));
-        }
-        say(&self.summary.verdict(&self.accounts));
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => Ok(self.accounts.complete()),
-        }
     }
 }
