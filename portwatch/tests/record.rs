@@ -495,6 +495,20 @@ fn rotation() {
     assert_eq!(reasons, ["the file is old enough"]);
 }
 
+/// Records until there is this file, and ends it as Ctrl-C does; what it said.
+fn record_until(there: &Path, command: &mut Command) -> String {
+    let child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !there.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    let (code, _, said) = outcome(child.wait_with_output().unwrap());
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
 fn oldest_deleted() {
     let (folder, file) = place();
     // Not ours to delete: of the same name, but no session, and one of an earlier recording.
@@ -502,9 +516,9 @@ fn oldest_deleted() {
     std::fs::write(&foreign, "mine").unwrap();
     let earlier = folder.path().join("s.2.db");
     drop(session::create(&earlier).unwrap());
-    let args = ["--max-age", "100ms", "--max-files", "2", "-d", "2s"];
-    let (code, _, said) = outcome(record(&file, &args).output().unwrap());
-    assert_eq!(code, Some(0), "{said}");
+    let args = ["--max-age", "100ms", "--max-files", "2"];
+    let third = folder.path().join("s.4.db");
+    let said = record_until(&third, &mut record(&file, &args));
     assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "mine");
     std::fs::remove_file(&foreign).unwrap();
     std::fs::remove_file(&earlier).unwrap();
@@ -543,9 +557,9 @@ fn oldest_deleted() {
 
 fn accounts() {
     let (folder, file) = place();
-    let args = ["--from", "poll", "--max-age", "100ms", "-d", "1500ms"];
-    let (code, _, said) = outcome(record(&file, &args).output().unwrap());
-    assert_eq!(code, Some(0), "{said}");
+    let args = ["--from", "poll", "--max-age", "100ms"];
+    let second = folder.path().join("s.1.db");
+    let said = record_until(&second, &mut record(&file, &args));
     let entries = std::fs::read_dir(folder.path()).unwrap();
     let files: Vec<_> = entries.map(|x| x.unwrap().path()).collect();
     assert!(files.len() >= 2, "{said}");
