@@ -64,7 +64,8 @@ pub struct Loss {
     pub entered: u64,
     /// Calls whose return was seen, by kprobe tier only.
     pub returned: u64,
-    _reserved: u64,
+    /// Events that a program was skipped for and its twin handled.
+    pub left: u64,
 }
 
 const _: () = assert!(size_of::<Loss>() == 160);
@@ -87,34 +88,23 @@ pub struct Crowd {
 
 const _: () = assert!(size_of::<Crowd>() == 16);
 
-/// By which a program knows what its twin has handled, one per CPU: value of the map `TOKENS`.
+/// By which a twin knows what its program has handled, one per CPU: value of the map `TOKENS`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     pub slots: [Token; Tokens::SLOTS],
-    /// Slots taken so far; the next one is this modulo their number.
+    /// The next token lies in the slot of this number modulo that of all slots.
     pub next: u64,
-    /// Tokens that made room before the twin had come for them: it was skipped.
-    pub alone: u64,
 }
 
 impl Tokens {
     pub const SLOTS: usize = 8;
-
-    /// Events that only one of two twins was told of.
-    pub fn unmatched(&self) -> u64 {
-        self.alone + self.slots.iter().filter(|token| token.what != 0).count() as u64
-    }
 }
 
-/// An event that one of two twins has handled, and of which the other has not been told yet.
+/// An event that a program has taken on, and of which its twin has not been told yet.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Token {
     /// Hook and change; 0: no token.
     pub what: u64,
     /// Address of the socket, process, … it happened to.
     pub object: u64,
 }
-
-const _: () = assert!(size_of::<Tokens>() == 144);

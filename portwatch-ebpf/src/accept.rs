@@ -10,13 +10,14 @@ use portwatch_common::{Kind, Socket, flag, handover};
 
 use crate::{
     emit::{Details, elapsed, emit, now},
-    maps::{SOCKETS, constant, offset},
+    maps::{constant, offset},
     memory::{Direct, Memory, Probe, add},
     owner::owner,
-    socket::{self, IPPROTO_MPTCP, fill, find, is_inet, is_stream, new, protocol, remember},
+    socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
+    sockets::{find, remember, take_out},
     syscall::{arguments, socket_of},
     tcp::{End, SYN_RECV, ended},
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
 };
 
 const EEXIST: i32 = 17;
@@ -99,7 +100,7 @@ fn unknown<M: Memory>(sk: usize, key: u64) -> bool {
             return true;
         }
         // Whoever takes it out reports it.
-        return SOCKETS.remove(key).is_err();
+        return !take_out(key);
     }
     if socket::key::<M>(sk) != key {
         return false;
@@ -115,7 +116,7 @@ fn unknown<M: Memory>(sk: usize, key: u64) -> bool {
 #[inline(always)]
 pub fn promote(sk: usize, cookie: u64, early: &Socket) -> Socket {
     let mut socket = *early;
-    if SOCKETS.remove(sk as u64).is_err() {
+    if !take_out(sk as u64) {
         // The accepting side was faster, and finds it in the queue.
         return new::<Direct>(sk, Default::default());
     }
@@ -155,10 +156,10 @@ fn claim(socket: &Socket) -> bool {
 
 twins! {
     #[fentry(function = "__inet_accept")]
-    entry_inet_accept, entry_inet_accept_twin |ctx: FEntryContext| once(Hook::Accept, ctx.arg(2), || {
+    entry_inet_accept, entry_inet_accept_twin |ctx: FEntryContext| Hook::Accept, ctx.arg(2), 0 => {
         let listener: usize = unsafe { Direct::read(ctx.arg(0), offset!(socket_sk)) };
         accepted::<Direct>(ctx.arg(2), listener);
-    })
+    }
 }
 
 /// Counts a connection with the listener that the current syscall names, where the probe does not
@@ -176,11 +177,11 @@ fn count_by_call(sk: usize) {
 
 twins! {
     #[fentry(function = "security_sock_graft")]
-    entry_sock_graft, entry_sock_graft_twin |ctx: FEntryContext| once(Hook::Graft, ctx.arg(0), || {
+    entry_sock_graft, entry_sock_graft_twin |ctx: FEntryContext| Hook::Graft, ctx.arg(0), 0 => {
         let sk: usize = ctx.arg(0);
         accepted::<Direct>(sk, 0);
         count_by_call(sk);
-    })
+    }
 }
 
 #[kprobe]

@@ -13,10 +13,9 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{
-        IPPROTO_TCP, IPPROTO_UDP, Name, find, is_subflow, key, new, protocol, read_name, remember,
-    },
-    twin::{Hook, once, twins},
+    socket::{IPPROTO_TCP, IPPROTO_UDP, Name, is_subflow, key, new, protocol, read_name},
+    sockets::{find, remember},
+    twin::{Hook, twins},
 };
 
 /// A bind of this socket returned `error`. `name` is the address asked for.
@@ -63,12 +62,12 @@ pub fn known(sk: usize, key: u64) -> bool {
 
 twins! {
     #[fexit(function = "__inet_bind")]
-    exit_inet_bind, exit_inet_bind_twin |ctx: FExitContext| once(Hook::Bind4, ctx.arg(0), || bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4))))
+    exit_inet_bind, exit_inet_bind_twin |ctx: FExitContext| Hook::Bind4, ctx.arg(0), 0 => bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4)))
 }
 
 twins! {
     #[fexit(function = "__inet6_bind")]
-    exit_inet6_bind, exit_inet6_bind_twin |ctx: FExitContext| once(Hook::Bind6, ctx.arg(0), || bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4))))
+    exit_inet6_bind, exit_inet6_bind_twin |ctx: FExitContext| Hook::Bind6, ctx.arg(0), 0 => bound::<Direct>(ctx.arg(0), Name::Kernel(ctx.arg(1)), errno(ctx.arg(4)))
 }
 
 #[inline(always)]
@@ -79,7 +78,7 @@ fn mptcp_bound(ctx: &FExitContext) {
 
 twins! {
     #[fexit(function = "mptcp_bind")]
-    exit_mptcp_bind, exit_mptcp_bind_twin |ctx: FExitContext| once(Hook::MptcpBind, ctx.arg(0), || mptcp_bound(&ctx))
+    exit_mptcp_bind, exit_mptcp_bind_twin |ctx: FExitContext| Hook::MptcpBind, ctx.arg(0), 0 => mptcp_bound(&ctx)
 }
 
 #[kprobe]

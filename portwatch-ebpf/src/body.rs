@@ -11,8 +11,7 @@ use crate::{
     maps::config,
     standin,
     syscall::returned,
-    tcp::{change, changed, released, reset_sent},
-    twin::{Hook, Turn},
+    tcp::{changed, released, reset_sent},
 };
 
 /// The programs that have a body.
@@ -42,19 +41,18 @@ macro_rules! run {
 }
 pub(crate) use run;
 
-/// Declares a body, which the loader knows by the ending `_body`, and what tells that it is done where
-/// there are no stand-ins.
+/// Declares a body, which the loader knows by the ending `_body`.
 ///
 /// Kernels since 6.13 give a program that nobody can enter twice on a CPU a stack per CPU; a body may be
 /// entered twice, so it must not get one. No program with a tail call does, even if the verifier
 /// finds that it is never made.
 macro_rules! body {
-    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr, $done:expr }) => {
+    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr }) => {
         #[$kind]
         pub fn $name($ctx: $context) -> $ret {
             $body;
             match config!(standins) {
-                0 => $done,
+                0 => {}
                 1 => standin::done($program),
                 _ => run!($map, &$ctx),
             }
@@ -65,34 +63,26 @@ macro_rules! body {
 
 body! {
     #[tracepoint]
-    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx), {} }
+    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx) }
 }
 
 body! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
     inet_sock_set_state_body |ctx: BtfTracePointContext| -> i32 {
-        Program::State, INET_SOCK_SET_STATE, changed(&ctx), over(Hook::State, ctx.arg(0), change(&ctx))
+        Program::State, INET_SOCK_SET_STATE, changed(&ctx)
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     tcp_destroy_sock_body |ctx: BtfTracePointContext| -> i32 {
-        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0)), over(Hook::Destroy, ctx.arg(0), 0)
+        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0))
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_send_reset")]
     tcp_send_reset_body |ctx: BtfTracePointContext| -> i32 {
-        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx), over(Hook::SendReset, ctx.arg(0), 0)
-    }
-}
-
-/// Tells the twin.
-#[inline(always)]
-fn over(hook: Hook, object: usize, change: u32) {
-    if let Some(turn) = Turn::taken(hook, object, change) {
-        turn.over();
+        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx)
     }
 }

@@ -11,12 +11,13 @@ use portwatch_common::{Kind, PATH_MAX, Socket};
 
 use crate::{
     bind,
-    maps::{SOCKETS, offset},
+    maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner_by_address,
     process,
     socket::IPPROTO_UDP,
-    twin::{Hook, once, twins},
+    sockets::{look_up, take_out},
+    twin::{Hook, twins},
     udp,
 };
 
@@ -44,9 +45,9 @@ pub fn sock_ops_established(ctx: SockOpsContext) -> u32 {
 pub fn cgroup_sock_release(ctx: SockContext) -> i32 {
     if unsafe { (*ctx.sock).protocol } == IPPROTO_UDP as u32 {
         let key = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        if let Some(socket) = SOCKETS.get_ptr(key) {
+        if let Some(socket) = look_up(key) {
             udp::close(unsafe { &*socket });
-            let _ = SOCKETS.remove(key);
+            take_out(key);
         }
     }
     ALLOW
@@ -100,7 +101,7 @@ fn task_netns() -> u32 {
 
 twins! {
     #[btf_tracepoint(function = "cgroup_mkdir")]
-    cgroup_mkdir, cgroup_mkdir_twin |ctx: BtfTracePointContext| once(Hook::Mkdir, ctx.arg(0), || cgroup_made(&ctx))
+    cgroup_mkdir, cgroup_mkdir_twin |ctx: BtfTracePointContext| Hook::Mkdir, ctx.arg(0), 0 => cgroup_made(&ctx)
 }
 
 /// A new cgroup, so that its path is known even if it is gone when its processes' events are shown.

@@ -14,11 +14,12 @@ use crate::{
     memory::{Direct, Memory, Probe},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, find, is_stream, is_subflow, key, new,
-        protocol, read_name,
+        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, is_stream, is_subflow, key, new, protocol,
+        read_name,
     },
+    sockets::find,
     tcp::outcome,
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
 };
 
 const EINTR: u16 = 4;
@@ -84,12 +85,12 @@ fn function_returned<M: Memory>(sk: usize, name: usize, function: u16, ret: i32)
 
 twins! {
     #[fexit(function = "tcp_v4_connect")]
-    exit_tcp_v4_connect, exit_tcp_v4_connect_twin |ctx: FExitContext| once(Hook::Connect4, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET, ctx.arg(3)))
+    exit_tcp_v4_connect, exit_tcp_v4_connect_twin |ctx: FExitContext| Hook::Connect4, ctx.arg(0), 0 => function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET, ctx.arg(3))
 }
 
 twins! {
     #[fexit(function = "tcp_v6_connect")]
-    exit_tcp_v6_connect, exit_tcp_v6_connect_twin |ctx: FExitContext| once(Hook::Connect6, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET6, ctx.arg(3)))
+    exit_tcp_v6_connect, exit_tcp_v6_connect_twin |ctx: FExitContext| Hook::Connect6, ctx.arg(0), 0 => function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET6, ctx.arg(3))
 }
 
 #[kprobe]

@@ -13,8 +13,9 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{IPPROTO_TCP, find, first_subflow, is_stream, is_subflow, key, new, protocol},
-    twin::{Hook, once, twins},
+    socket::{IPPROTO_TCP, first_subflow, is_stream, is_subflow, key, new, protocol},
+    sockets::find,
+    twin::{Hook, twins},
 };
 
 /// A listen on this socket with this backlog returned `error`.
@@ -65,12 +66,12 @@ fn sk_of<M: Memory>(socket: usize) -> usize {
 
 twins! {
     #[fexit(function = "inet_listen")]
-    exit_inet_listen, exit_inet_listen_twin |ctx: FExitContext| once(Hook::Listen, ctx.arg(0), || returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2))))
+    exit_inet_listen, exit_inet_listen_twin |ctx: FExitContext| Hook::Listen, ctx.arg(0), 0 => returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2)))
 }
 
 twins! {
     #[fexit(function = "mptcp_listen")]
-    exit_mptcp_listen, exit_mptcp_listen_twin |ctx: FExitContext| once(Hook::MptcpListen, ctx.arg(0), || returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2))))
+    exit_mptcp_listen, exit_mptcp_listen_twin |ctx: FExitContext| Hook::MptcpListen, ctx.arg(0), 0 => returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2)))
 }
 
 #[kprobe]

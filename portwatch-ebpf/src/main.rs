@@ -19,6 +19,7 @@ mod owner;
 mod process;
 mod seed;
 mod socket;
+mod sockets;
 mod standin;
 mod syscall;
 mod tcp;

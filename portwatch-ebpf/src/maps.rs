@@ -3,12 +3,12 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::BPF_F_MMAPABLE,
     helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
 };
-use portwatch_common::{ARGS_MAX, Config, Loss, Offsets, PATH_MAX, Socket, TextRecord};
+use portwatch_common::{ARGS_MAX, Config, Loss, Offsets, PATH_MAX, TextRecord};
 
 use crate::memory::add;
 
@@ -52,20 +52,6 @@ pub(crate) use config;
 /// Records on their way to user space. One ring for all CPUs, so that order is global.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
-
-/// Sockets by cookie (by address where they have none), from the first event until their end.
-#[map]
-pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
-
-/// 1 once all probes are attached. What is seen before may end unseen, and would then be taken for
-/// another socket at the same address; so it is left to the walk over open files.
-#[map]
-pub static WATCHING: Array<u32> = Array::with_max_entries(1, 0);
-
-/// 1 once a socket was remembered by its address, for want of a cookie of its own. Mostly none is,
-/// and then nobody needs to look there.
-#[unsafe(no_mangle)]
-pub static mut WITHOUT_COOKIE: u64 = 0;
 
 /// By CPU, in memory that user space maps: while a map is read by syscall, the kernel skips the
 /// programs of kprobes and perf tracepoints on that CPU, and the reader may be preempted in there.

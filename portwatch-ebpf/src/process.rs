@@ -16,7 +16,7 @@ use crate::{
     emit::{lost, now, wakeup},
     maps::{EVENTS, SCRATCH, SCRATCHES, Scratch, constant, offset, opaque},
     memory::{Direct, Memory, Probe},
-    twin::{Hook, once, twins},
+    twin::{Hook, twins},
 };
 
 /// Most directories between the root and an executable.
@@ -48,7 +48,7 @@ fn forked(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "sched_process_fork")]
-    sched_process_fork, sched_process_fork_twin |ctx: BtfTracePointContext| once(Hook::Fork, ctx.arg(1), || forked(&ctx))
+    sched_process_fork, sched_process_fork_twin |ctx: BtfTracePointContext| Hook::Fork, ctx.arg(1), 0 => forked(&ctx)
 }
 
 #[inline(always)]
@@ -77,7 +77,7 @@ fn exited(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "sched_process_exit")]
-    sched_process_exit, sched_process_exit_twin |ctx: BtfTracePointContext| once(Hook::Exit, ctx.arg(0), || exited(&ctx))
+    sched_process_exit, sched_process_exit_twin |ctx: BtfTracePointContext| Hook::Exit, ctx.arg(0), 0 => exited(&ctx)
 }
 
 #[inline(always)]
@@ -95,7 +95,7 @@ fn send_short(kind: Kind, record: ProcessRecord) {
 
 twins! {
     #[btf_tracepoint(function = "sched_process_exec")]
-    sched_process_exec, sched_process_exec_twin |ctx: BtfTracePointContext| once(Hook::Exec, ctx.arg(0), || executed(&ctx))
+    sched_process_exec, sched_process_exec_twin |ctx: BtfTracePointContext| Hook::Exec, ctx.arg(0), 0 => executed(&ctx)
 }
 
 #[inline(always)]

@@ -1,14 +1,15 @@
 //! Sockets that were open before the probes: one walk over all open files of all processes gives
 //! them their cookies and their owners. Live news wins over what is found here.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use portwatch_common::flag;
 
 use crate::{
-    maps::{SOCKETS, offset},
+    maps::offset,
     memory::{Direct, Memory},
     owner::{Ids, from_task},
-    socket::{IPPROTO_UDP, find, is_inet, is_stream, key, new, protocol},
+    socket::{IPPROTO_UDP, is_inet, is_stream, key, new, protocol},
+    sockets::{find, remember_open},
     tcp::{CLOSE, LISTEN, SYN_SENT},
 };
 
@@ -58,6 +59,6 @@ fn found(sk: usize, task: usize) {
         _ => flag::LIVE,
     };
     if find(sk, key).is_none() {
-        let _ = SOCKETS.insert(key, socket, BPF_NOEXIST as u64);
+        remember_open(key, &socket);
     }
 }

@@ -1,14 +1,12 @@
-//! Identity, addresses and memory of sockets.
-
-use core::ptr::{read_volatile, write_volatile};
+//! Identity and addresses of sockets.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_probe_read_user, bpf_skc_to_tcp_sock,
 };
-use portwatch_common::{Bytes16, MISSING, Owner, Socket, is_address};
+use portwatch_common::{Bytes16, MISSING, Owner, Socket};
 
 use crate::{
-    maps::{SOCKETS, WATCHING, WITHOUT_COOKIE, config, count, offset},
+    maps::{config, offset},
     memory::{Memory, Probe},
 };
 
@@ -50,44 +48,6 @@ fn number(sk: usize) -> u64 {
     let mut number = 0u64;
     unsafe { bpf_probe_read_kernel((&raw mut number).cast(), 8, (&raw const sk).cast()) };
     number
-}
-
-/// What is remembered of a socket, which may be from before it had a cookie.
-#[inline(always)]
-pub fn find(sk: usize, key: u64) -> Option<*mut Socket> {
-    let found = SOCKETS.get_ptr_mut(key);
-    if found.is_none() && maybe_by_address() {
-        return SOCKETS.get_ptr_mut(sk as u64);
-    }
-    found
-}
-
-#[inline(always)]
-fn maybe_by_address() -> bool {
-    unsafe { read_volatile(&raw const WITHOUT_COOKIE) != 0 }
-}
-
-/// Remembers a socket, from when all probes are there. One that does not fit is counted.
-#[inline(always)]
-pub fn remember(key: u64, socket: &Socket) {
-    if WATCHING.get(0) != Some(&1) {
-        return;
-    }
-    if is_address(key) {
-        unsafe { write_volatile(&raw mut WITHOUT_COOKIE, 1) };
-    }
-    if SOCKETS.insert(key, socket, 0).is_err() {
-        count(|loss| &mut loss.sockets);
-    }
-}
-
-#[inline(always)]
-pub fn forget(sk: usize, key: u64) {
-    let _ = SOCKETS.remove(key);
-    // It may be known by both, and the next socket at this address must not be taken for it.
-    if maybe_by_address() {
-        let _ = SOCKETS.remove(sk as u64);
-    }
 }
 
 #[inline(always)]

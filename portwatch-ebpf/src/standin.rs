@@ -1,4 +1,4 @@
-//! Where tracing programs can be preempted (Linux 7.2), whoever is preempted in one leaves everybody
+//! Where tracing programs can be preempted (Linux 7.0), whoever is preempted in one leaves everybody
 //! else on that CPU without it until he runs again. So there the busiest programs are not attached
 //! themselves, but several stand-ins for each, one after the other: the first that the kernel runs
 //! for an event goes on with the body, the others see that it is taken care of. An event is missed

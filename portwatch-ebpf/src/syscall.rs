@@ -18,7 +18,8 @@ use crate::{
     connect, listen,
     maps::{config, offset},
     memory::{Direct, Memory, Probe},
-    socket::{IPPROTO_UDP, Name, find, is_inet, is_stream, key, protocol},
+    socket::{IPPROTO_UDP, Name, is_inet, is_stream, key, protocol},
+    sockets::find,
     udp,
 };
 

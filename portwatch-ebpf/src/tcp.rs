@@ -12,10 +12,10 @@ use crate::{
     memory::{Direct, Memory},
     owner::owner,
     socket::{
-        IPPROTO_MPTCP, IPPROTO_TCP, fill, find, forget, identify, is_subflow, key, new, protocol,
-        remember, tcp_sock,
+        IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, is_subflow, key, new, protocol, tcp_sock,
     },
-    twin::{Hook, Turn, once, twins},
+    sockets::{find, forget, remember},
+    twin::{Hook, twins},
 };
 
 const ESTABLISHED: i32 = 1;
@@ -72,13 +72,9 @@ pub fn changed(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| {
-        // Also where nothing is to be done: else its skipped runs look like those of events.
-        if let Some(turn) = Turn::new(Hook::State, ctx.arg(0), change(&ctx)) {
-            if matters(&ctx) {
-                run!(INET_SOCK_SET_STATE, &ctx);
-            }
-            turn.over();
+    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| Hook::State, ctx.arg(0), change(&ctx) => {
+        if matters(&ctx) {
+            run!(INET_SOCK_SET_STATE, &ctx);
         }
     }
 }
@@ -355,11 +351,7 @@ fn report_close<M: Memory>(sk: usize, socket: &mut Socket, ts: u64, end: End) {
 // The end of every tcp socket, also of those that were only bound.
 twins! {
     #[btf_tracepoint(function = "tcp_destroy_sock")]
-    tcp_destroy_sock, tcp_destroy_sock_twin |ctx: BtfTracePointContext| {
-        if Turn::new(Hook::Destroy, ctx.arg(0), 0).is_some() {
-            run!(TCP_DESTROY_SOCK, &ctx);
-        }
-    }
+    tcp_destroy_sock, tcp_destroy_sock_twin |ctx: BtfTracePointContext| Hook::Destroy, ctx.arg(0), 0 => run!(TCP_DESTROY_SOCK, &ctx)
 }
 
 /// Reports what is still owed for a socket, and forgets it.
@@ -431,23 +423,19 @@ pub fn reset_sent(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "tcp_send_reset")]
-    tcp_send_reset, tcp_send_reset_twin |ctx: BtfTracePointContext| {
-        if Turn::new(Hook::SendReset, ctx.arg(0), 0).is_some() {
-            run!(TCP_SEND_RESET, &ctx);
-        }
-    }
+    tcp_send_reset, tcp_send_reset_twin |ctx: BtfTracePointContext| Hook::SendReset, ctx.arg(0), 0 => run!(TCP_SEND_RESET, &ctx)
 }
 
 // The first of the two that the kernel has announces attempts that take long: both run when a
 // SYN is sent again, a second after the first.
 twins! {
     #[btf_tracepoint(function = "tcp_cong_state_set")]
-    tcp_cong_state_set, tcp_cong_state_set_twin |ctx: BtfTracePointContext| once(Hook::CongState, ctx.arg(0), || slow_connect(ctx.arg(0)))
+    tcp_cong_state_set, tcp_cong_state_set_twin |ctx: BtfTracePointContext| Hook::CongState, ctx.arg(0), 0 => slow_connect(ctx.arg(0))
 }
 
 twins! {
     #[btf_tracepoint(function = "tcp_retransmit_skb")]
-    tcp_retransmit_skb, tcp_retransmit_skb_twin |ctx: BtfTracePointContext| once(Hook::Retransmit, ctx.arg(0), || slow_connect(ctx.arg(0)))
+    tcp_retransmit_skb, tcp_retransmit_skb_twin |ctx: BtfTracePointContext| Hook::Retransmit, ctx.arg(0), 0 => slow_connect(ctx.arg(0))
 }
 
 #[inline(always)]

@@ -1,14 +1,16 @@
-//! The kernel skips a program on a CPU where that program is running already: when an interrupt's
-//! event, or on preemptible kernels another task's, comes in the middle of it. So each tracing
-//! program has a twin, attached beside it. Of the two, whichever sees an event first handles it and
-//! leaves a token, by which the other knows; when one is skipped, the other does it. An interrupt's
-//! event never comes in the middle of both. Where programs can be preempted, the busiest have stand-ins
-//! instead (`standin.rs`).
+//! The kernel skips a program on a CPU where it is running already: when an interrupt's event, or on
+//! preemptible kernels another task's, comes in the middle of it. So each tracing program has a twin,
+//! attached to run right after it. The program handles every event it is told of, and leaves a token
+//! before; the twin takes the token away, and handles the events for which there is none. What
+//! comes in the middle of the twin needs no twin. Where programs can be preempted, the busiest
+//! have stand-ins instead (`standin.rs`).
 
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use portwatch_common::Tokens;
+
+use crate::maps::count;
 
 /// The programs that have a twin.
 #[derive(Clone, Copy)]
@@ -38,85 +40,82 @@ pub enum Hook {
     UdpDestroy6,
 }
 
-/// Tokens of events that one of two twins has handled, on this CPU.
+/// Tokens on this CPU. Those of a hook's events that come in the middle of another's lie on top of
+/// its token, as on a stack.
 #[map]
 static TOKENS: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
 
-/// Leave to handle an event, and then to tell the twin.
-pub struct Turn {
-    tokens: *mut Tokens,
-    what: u64,
-    object: usize,
-}
-
-impl Turn {
-    /// `None` when the twin has handled this event. `object` and `change` tell it from other events of
-    /// this hook that may come in the middle of it.
-    #[inline(always)]
-    pub fn new(hook: Hook, object: usize, change: u32) -> Option<Self> {
-        let turn = Self::taken(hook, object, change)?;
-        for token in unsafe { &mut (*turn.tokens).slots } {
-            // The object is a pointer, with which older verifiers allow comparing, but not reckoning.
-            if unsafe { read_volatile(&token.what) } == turn.what
-                && unsafe { read_volatile(&token.object) } == object as u64
-            {
-                unsafe { write_volatile(&mut token.what, 0) };
-                return None;
-            }
-        }
-        Some(turn)
-    }
-
-    /// The turn of one who has made sure that the twin has not handled the event.
-    #[inline(always)]
-    pub fn taken(hook: Hook, object: usize, change: u32) -> Option<Self> {
-        Some(Self {
-            tokens: TOKENS.get_ptr_mut(0)?,
-            what: (hook as u64) << 32 | change as u64,
-            object,
-        })
-    }
-
-    /// The event is handled.
-    #[inline(always)]
-    pub fn over(self) {
-        let tokens = unsafe { &mut *self.tokens };
-        let next = unsafe { read_volatile(&tokens.next) };
-        unsafe { write_volatile(&mut tokens.next, next + 1) };
-        // Turn by turn, so that one whose twin does not come stays for a short time only.
-        let token = &mut tokens.slots[next as usize % Tokens::SLOTS];
-        if unsafe { read_volatile(&token.what) } != 0 {
-            tokens.alone += 1;
-        }
-        unsafe {
-            write_volatile(&mut token.object, self.object as u64);
-            write_volatile(&mut token.what, self.what);
-        }
-    }
-}
-
-/// Runs the body unless the twin has done so for this event on this object.
 #[inline(always)]
-pub fn once(hook: Hook, object: usize, body: impl FnOnce()) {
-    if let Some(turn) = Turn::new(hook, object, 0) {
-        body();
-        turn.over();
+fn what(hook: Hook, change: u32) -> u64 {
+    (hook as u64) << 32 | change as u64
+}
+
+/// Leaves a token for the twin. `object` and `change` tell the event from others of this hook.
+#[inline(always)]
+pub fn take_on(hook: Hook, object: usize, change: u32) {
+    let Some(tokens) = TOKENS.get_ptr_mut(0) else {
+        return;
+    };
+    let tokens = unsafe { &mut *tokens };
+    let next = unsafe { read_volatile(&tokens.next) };
+    let token = &mut tokens.slots[next as usize % Tokens::SLOTS];
+    unsafe {
+        write_volatile(&mut token.object, object as u64);
+        write_volatile(&mut token.what, what(hook, change));
+        write_volatile(&mut tokens.next, next + 1);
     }
 }
 
-/// Declares a program and its twin, which the loader knows by the ending `_twin`. The body is to do
-/// its work by [`once`].
+/// Whether the program was skipped for this event, so that its twin has to handle it. Takes the
+/// token away where there is one.
+#[inline(always)]
+pub fn is_left(hook: Hook, object: usize, change: u32) -> bool {
+    let Some(tokens) = TOKENS.get_ptr_mut(0) else {
+        return false;
+    };
+    let tokens = unsafe { &mut *tokens };
+    let next = unsafe { read_volatile(&tokens.next) };
+    // The newest is almost always the one. Under it are those of events in whose midst this one is,
+    // and of some whose twin was skipped.
+    for age in 1..=Tokens::SLOTS as u64 {
+        let newest = next.wrapping_sub(age);
+        let token = &mut tokens.slots[newest as usize % Tokens::SLOTS];
+        // The object is a pointer, with which older verifiers allow comparing, but not reckoning.
+        if unsafe { read_volatile(&token.what) } == what(hook, change)
+            && unsafe { read_volatile(&token.object) } == object as u64
+        {
+            unsafe { write_volatile(&mut token.what, 0) };
+            if age == 1 {
+                unsafe { write_volatile(&mut tokens.next, newest) };
+            }
+            return false;
+        }
+    }
+    count(|loss| &mut loss.left);
+    true
+}
+
+/// Declares a program and its twin, which the loader knows by the ending `_twin`: the hook with the
+/// object and the change that tell its events from one another, and what is to be done about them.
 macro_rules! twins {
-    (#[$kind:ident(function = $function:tt)] $first:ident, $twin:ident |$ctx:ident: $context:ty| $body:expr) => {
+    (#[$kind:ident(function = $function:tt)] $first:ident, $twin:ident |$ctx:ident: $context:ty| $hook:expr, $object:expr, $change:expr => $body:expr) => {
         #[$kind(function = $function)]
         pub fn $first($ctx: $context) -> i32 {
+            crate::twin::take_on($hook, $object, $change);
             $body;
             0
         }
 
         #[$kind(function = $function)]
         pub fn $twin($ctx: $context) -> i32 {
-            $body;
+            if crate::twin::is_left($hook, $object, $change) {
+                aya_log_ebpf::debug!(
+                    &$ctx,
+                    "{} was skipped: its twin takes over",
+                    stringify!($first)
+                );
+                $body;
+            }
             0
         }
     };

@@ -12,11 +12,9 @@ use crate::{
     emit::{Details, elapsed, emit, now},
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{
-        AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, find, forget, key, new, protocol,
-        read_name, remember,
-    },
-    twin::{Hook, once, twins},
+    socket::{AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, key, new, protocol, read_name},
+    sockets::{find, forget, remember},
+    twin::{Hook, twins},
 };
 
 /// This socket got its port.
@@ -115,31 +113,31 @@ fn function_returned<M: Memory>(sk: usize, name: usize, function: u16, ret: i32)
 
 twins! {
     #[fexit(function = "udp_lib_get_port")]
-    exit_udp_lib_get_port, exit_udp_lib_get_port_twin |ctx: FExitContext| once(Hook::UdpPort, ctx.arg(0), || {
+    exit_udp_lib_get_port, exit_udp_lib_get_port_twin |ctx: FExitContext| Hook::UdpPort, ctx.arg(0), 0 => {
         if ctx.arg::<i32>(3) == 0 {
             bound::<Direct>(ctx.arg(0));
         }
-    })
+    }
 }
 
 twins! {
     #[fexit(function = "__ip4_datagram_connect")]
-    exit_ip4_datagram_connect, exit_ip4_datagram_connect_twin |ctx: FExitContext| once(Hook::UdpConnect4, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET, ctx.arg(3)))
+    exit_ip4_datagram_connect, exit_ip4_datagram_connect_twin |ctx: FExitContext| Hook::UdpConnect4, ctx.arg(0), 0 => function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET, ctx.arg(3))
 }
 
 twins! {
     #[fexit(function = "__ip6_datagram_connect")]
-    exit_ip6_datagram_connect, exit_ip6_datagram_connect_twin |ctx: FExitContext| once(Hook::UdpConnect6, ctx.arg(0), || function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET6, ctx.arg(3)))
+    exit_ip6_datagram_connect, exit_ip6_datagram_connect_twin |ctx: FExitContext| Hook::UdpConnect6, ctx.arg(0), 0 => function_returned::<Direct>(ctx.arg(0), ctx.arg(1), AF_INET6, ctx.arg(3))
 }
 
 twins! {
     #[fentry(function = "udp_destroy_sock")]
-    entry_udp_destroy_sock, entry_udp_destroy_sock_twin |ctx: FEntryContext| once(Hook::UdpDestroy4, ctx.arg(0), || released::<Direct>(ctx.arg(0)))
+    entry_udp_destroy_sock, entry_udp_destroy_sock_twin |ctx: FEntryContext| Hook::UdpDestroy4, ctx.arg(0), 0 => released::<Direct>(ctx.arg(0))
 }
 
 twins! {
     #[fentry(function = "udpv6_destroy_sock")]
-    entry_udpv6_destroy_sock, entry_udpv6_destroy_sock_twin |ctx: FEntryContext| once(Hook::UdpDestroy6, ctx.arg(0), || released::<Direct>(ctx.arg(0)))
+    entry_udpv6_destroy_sock, entry_udpv6_destroy_sock_twin |ctx: FEntryContext| Hook::UdpDestroy6, ctx.arg(0), 0 => released::<Direct>(ctx.arg(0))
 }
 
 #[kprobe]

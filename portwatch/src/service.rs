@@ -8,10 +8,38 @@ use crate::event::{Event, Kind, Proto};
 /// The same on every machine, so that a name in a recording means the same everywhere.
 const BUILT_IN: &str = include_str!("../data/services");
 
-/// Sorted by port.
 struct Names {
-    tcp: Vec<(u16, &'static str)>,
-    udp: Vec<(u16, &'static str)>,
+    tcp: Ports,
+    udp: Ports,
+}
+
+/// Names by port.
+struct Ports {
+    /// Sorted by port.
+    names: Vec<(u16, &'static str)>,
+    /// A bit for each port that has one: most have none, and every event asks.
+    named: Vec<u64>,
+}
+
+impl Ports {
+    fn new(mut names: Vec<(u16, &'static str)>) -> Self {
+        // stable, so the first name of a port stays the first
+        names.sort_by_key(|&(port, _)| port);
+        names.dedup_by_key(|&mut (port, _)| port);
+        let mut named = vec![0; (1 << 16) / 64];
+        for (port, _) in &names {
+            named[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        Self { names, named }
+    }
+
+    fn name(&self, port: u16) -> Option<&'static str> {
+        if self.named[usize::from(port / 64)] >> (port % 64) & 1 == 0 {
+            return None;
+        }
+        let at = (self.names).binary_search_by_key(&port, |&(port, _)| port);
+        Some(self.names[at.ok()?].1)
+    }
 }
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
@@ -25,13 +53,11 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
 
 /// Name of a well-known port.
 pub fn name(proto: Proto, port: u16) -> Option<&'static str> {
-    let names = match proto {
-        Proto::Tcp | Proto::Mptcp => &NAMES.tcp,
-        Proto::Udp => &NAMES.udp,
-        Proto::Sctp | Proto::Raw => return None,
-    };
-    let at = names.binary_search_by_key(&port, |&(port, _)| port).ok()?;
-    Some(names[at].1)
+    match proto {
+        Proto::Tcp | Proto::Mptcp => NAMES.tcp.name(port),
+        Proto::Udp => NAMES.udp.name(port),
+        Proto::Sctp | Proto::Raw => None,
+    }
 }
 
 /// Name of the service that an event is about: of the local port where something is served, of
@@ -52,10 +78,7 @@ pub fn of(event: &Event) -> Option<&'static str> {
 
 /// Lines of services(5): name, port/protocol, aliases, comment. The first name of a port counts.
 fn parse(texts: &[&'static str]) -> Names {
-    let mut names = Names {
-        tcp: Vec::new(),
-        udp: Vec::new(),
-    };
+    let (mut tcp, mut udp) = (Vec::new(), Vec::new());
     for line in texts.iter().flat_map(|text| text.lines()) {
         let mut words = line.split('#').next().unwrap_or("").split_whitespace();
         if let (Some(name), Some(place)) = (words.next(), words.next())
@@ -65,18 +88,16 @@ fn parse(texts: &[&'static str]) -> Names {
             && name.bytes().all(|b| b.is_ascii_graphic())
         {
             match proto {
-                "tcp" => names.tcp.push((port, name)),
-                "udp" => names.udp.push((port, name)),
+                "tcp" => tcp.push((port, name)),
+                "udp" => udp.push((port, name)),
                 _ => {}
             }
         }
     }
-    for list in [&mut names.tcp, &mut names.udp] {
-        // stable, so the first name of a port stays the first
-        list.sort_by_key(|&(port, _)| port);
-        list.dedup_by_key(|&mut (port, _)| port);
+    Names {
+        tcp: Ports::new(tcp),
+        udp: Ports::new(udp),
     }
-    names
 }
 
 #[cfg(test)]
@@ -91,15 +112,18 @@ mod tests {
              ntp 123/udp\nodd\nodd 12/\nodd x/tcp\nddp 1/ddp\n\u{1b}[2J 99/tcp\n",
             "local 80/tcp\nlocal 81/tcp\n",
         ]);
-        assert_eq!(names.tcp, [(22, "ssh"), (80, "http"), (81, "local")]);
-        assert_eq!(names.udp, [(123, "ntp")]);
+        assert_eq!(names.tcp.names, [(22, "ssh"), (80, "http"), (81, "local")]);
+        assert_eq!(names.udp.names, [(123, "ntp")]);
+        assert_eq!(names.tcp.name(80), Some("http"));
+        assert_eq!(names.tcp.name(79), None);
+        assert_eq!(names.udp.name(u16::MAX), None);
     }
 
     #[test]
     fn the_built_in_list_is_read_whole() {
         let names = parse(&[BUILT_IN]);
         let lines = BUILT_IN.lines().filter(|line| !line.starts_with('#'));
-        assert_eq!(names.tcp.len() + names.udp.len(), lines.count());
+        assert_eq!(names.tcp.names.len() + names.udp.names.len(), lines.count());
         assert_eq!(name(Proto::Tcp, 22), Some("ssh"));
         assert_eq!(name(Proto::Udp, 53), Some("domain"));
         assert_eq!(name(Proto::Tcp, 5432), Some("postgresql"));

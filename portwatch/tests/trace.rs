@@ -2,6 +2,7 @@
 //! kernel, so without root these are listed as ignored. What is traced truly is tested by the
 //! scenarios in `tests`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,6 +16,27 @@ import socket, sys
 s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
 c = socket.create_connection(s.getsockname()); a, _ = s.accept()
 print("hello from the command"); sys.exit(7)
+"#;
+
+/// Five processes with 3,400 bound sockets each, all open at the same time: more than the kernel side
+/// keeps room for.
+const CROWD: &str = r#"
+import os, resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (3500, 3500))
+all_open, go = os.pipe(), os.pipe()
+for process in range(5):
+    if os.fork() == 0:
+        sockets = []
+        for n in range(3400):
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.bind((f"127.0.{process + 1}.{n % 10 + 1}", 20000 + n))
+            sockets.append(s)
+        os.write(all_open[1], b"x"); os.close(go[1]); os.read(go[0], 1)
+        for s in sockets[::2]: s.close()
+        os._exit(0)
+for process in range(5): os.read(all_open[0], 1)
+os.close(go[1])
+for process in range(5): os.wait()
 "#;
 
 fn main() {
@@ -38,6 +60,10 @@ fn main() {
         (
             "the_command_runs_as_the_user_who_called_sudo",
             command_runs_as_caller,
+        ),
+        (
+            "more_sockets_are_followed_than_there_is_room_for_at_first",
+            crowd,
         ),
         ("csv_and_text_begin_with_names", header_first),
         ("count_and_duration_end_a_trace", count_and_duration),
@@ -217,6 +243,31 @@ fn command_runs_as_caller() {
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("65534\n65534\n/"), "{stderr}");
     assert!(!stderr.contains("/root"), "{stderr}");
+}
+
+fn crowd() {
+    let args = ["trace", "-o", "json", "--kernel-notes", "-e", "bind,close"];
+    let command = ["--", "python3", "-c", CROWD];
+    let (code, out, err) = outcome(run(&[&args[..], &command].concat()));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains("portwatch: kernel: there are more sockets than "),
+        "{err}"
+    );
+    assert!(err.contains("complete: nothing lost"), "{err}");
+    let mut bound = HashMap::new();
+    for line in out.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (sock, owner) = (event["sock"].as_u64().unwrap(), event["pid"].clone());
+        if event["event"] == "bind" {
+            assert_eq!(bound.insert(sock, owner), None, "bound twice: {line}");
+        } else {
+            assert_eq!(bound.remove(&sock), Some(owner), "{line}");
+            assert!(event["duration_us"].is_u64(), "{line}");
+        }
+    }
+    assert_eq!(out.lines().count(), 2 * 5 * 3400);
+    assert!(bound.is_empty(), "{} not closed", bound.len());
 }
 
 fn header_first() {

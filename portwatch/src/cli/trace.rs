@@ -131,6 +131,10 @@ pub struct TraceArgs {
     #[arg(help_heading = "Run")]
     pub ring_size: Option<u32>,
 
+    /// Say on stderr what the probes in the kernel note of their own work
+    #[arg(long, help_heading = "Run")]
+    pub kernel_notes: bool,
+
     /// Exit with code 4 when anything was lost or could not be seen
     #[arg(long, help_heading = "Run")]
     pub require_complete: bool,

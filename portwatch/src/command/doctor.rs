@@ -21,6 +21,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit> {
         // nothing is read from it
         ring_bytes: 64 << 10,
         kinds: Kind::ALL.to_vec(),
+        notes: false,
     };
     let live = Live::start(&options);
     let diagnosis = Diagnosis {

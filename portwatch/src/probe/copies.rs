@@ -2,7 +2,7 @@
 //! several copies that stand in for one another: which, and what was missed all the same.
 //!
 //! A *twin* (see `twin.rs` of the programs) is a second copy, for what an interrupt brings in the middle
-//! of the first. *Stand-ins* (`standin.rs`) are many, for where programs can be preempted. Copies of
+//! of the first. It has to run after that. *Stand-ins* (`standin.rs`) are many, for where programs can be preempted. Copies of
 //! large programs share a *body* (`body.rs`).
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, Pod};
-use portwatch_common::{Crowd, Tokens};
+use portwatch_common::Crowd;
 
 const TWIN: &str = "_twin";
 const STANDIN: &str = "_standin";
@@ -28,6 +28,10 @@ pub fn original(name: &str) -> &str {
 
 fn is_standin(name: &str) -> bool {
     name.contains(STANDIN)
+}
+
+pub fn is_twin(name: &str) -> bool {
+    name.ends_with(TWIN)
 }
 
 /// Whether this program is loaded; `standins`: whether programs have stand-ins on this kernel.
@@ -73,27 +77,25 @@ pub fn place_body(
     Ok(())
 }
 
-/// Reads what the programs note about being skipped.
+/// Which events no copy of a program was told of.
 pub struct Skips {
-    tokens: PerCpuArray<MapData, Plain<Tokens>>,
     crowds: PerCpuArray<MapData, Plain<Crowd>>,
+    /// How it was when all were attached; before, one of a pair was there without the other.
+    skipped: u64,
+    left: u64,
 }
 
 impl Skips {
+    /// To be made when everything is attached; `left`: see [`portwatch_common::Loss::left`].
+    ///
     /// # Errors
-    /// When the object has no such maps.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let mut map = |name: &str| {
-            ebpf.take_map(name)
-                .with_context(|| format!("no map {name}"))
-        };
+    /// When the object has no such map.
+    pub fn new(ebpf: &mut Ebpf, left: u64) -> Result<Self> {
+        let crowds = ebpf.take_map("CROWDS").context("no map CROWDS")?;
         Ok(Self {
-            tokens: map("TOKENS")?
-                .try_into()
-                .context("reading the map TOKENS")?,
-            crowds: map("CROWDS")?
-                .try_into()
-                .context("reading the map CROWDS")?,
+            crowds: crowds.try_into().context("reading the map CROWDS")?,
+            skipped: skipped(ebpf),
+            left,
         })
     }
 
@@ -101,36 +103,17 @@ impl Skips {
     /// any more.
     ///
     /// # Errors
-    /// When the kernel does not let the maps be read.
-    pub fn missed(&self, ebpf: &Ebpf) -> Result<u64> {
-        let (mut alone, mut of_twins) = (0, 0);
-        let mut of_standins: HashMap<&str, u64> = HashMap::new();
-        for (name, program) in ebpf.programs() {
-            // What is not loaded was not skipped; older kernels do not count.
-            let Some(skipped) = skipped_runs(program) else {
-                continue;
-            };
-            if is_standin(name) {
-                let least = of_standins.entry(original(name)).or_insert(skipped);
-                *least = skipped.min(*least);
-            } else if name.ends_with(TWIN) || ebpf.program(&format!("{name}{TWIN}")).is_some() {
-                of_twins += skipped;
-            } else {
-                alone += skipped;
-            }
-        }
-        // One of a pair of twins that was skipped leaves the other's token unmatched; what is
-        // skipped beyond that was both of them, for the same event.
-        let tokens = self.tokens.get(&0, 0).context("reading the map TOKENS")?;
-        let unmatched: u64 = tokens.iter().map(|Plain(tokens)| tokens.unmatched()).sum();
-        let of_twins = of_twins.saturating_sub(unmatched) / 2;
+    /// When the kernel does not let the map be read.
+    pub fn missed(&self, ebpf: &Ebpf, left: u64) -> Result<u64> {
+        // What was skipped and not left to a twin was missed.
+        let alone = (skipped(ebpf) - self.skipped).saturating_sub(left - self.left);
         // All stand-ins have to be skipped for an event to be missed, which takes a task in each.
         let of_standins = if self.were_full()? {
-            of_standins.values().sum()
+            skipped_by_standins(ebpf)
         } else {
             0
         };
-        Ok(alone + of_twins + of_standins)
+        Ok(alone + of_standins)
     }
 
     fn were_full(&self) -> Result<bool> {
@@ -147,15 +130,33 @@ impl Skips {
     }
 }
 
+/// How often programs were skipped that have no stand-ins. What their twins missed was seen before.
+fn skipped(ebpf: &Ebpf) -> u64 {
+    (ebpf.programs())
+        .filter(|(name, _)| !is_twin(name) && !is_standin(name))
+        .filter_map(|(_, program)| skipped_runs(program))
+        .sum()
+}
+
+fn skipped_by_standins(ebpf: &Ebpf) -> u64 {
+    let mut least: HashMap<&str, u64> = HashMap::new();
+    for (name, program) in ebpf.programs().filter(|(name, _)| is_standin(name)) {
+        if let Some(skipped) = skipped_runs(program) {
+            let least = least.entry(original(name)).or_insert(skipped);
+            *least = skipped.min(*least);
+        }
+    }
+    least.values().sum()
+}
+
 /// Lets a plain structure be read from a map.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 struct Plain<T>(T);
-// SAFETY: integers without padding; the sizes are asserted in portwatch-common.
-unsafe impl Pod for Plain<Tokens> {}
+// SAFETY: integers without padding; the size is asserted in portwatch-common.
 unsafe impl Pod for Plain<Crowd> {}
 
-/// How often the kernel skipped a program, as it tells since 5.12.
+/// How often the kernel skipped a program, as it tells since 5.12. One that is not loaded was not.
 fn skipped_runs(program: &Program) -> Option<u64> {
     let fd = program.fd().ok()?.as_fd().as_raw_fd();
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

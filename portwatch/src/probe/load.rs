@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Array;
 use aya::util::nr_cpus;
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, Pod};
+use aya_log::Level;
 use portwatch_common::{Config, MISSING, Offsets, PASSING_EVENTS};
 
 use super::btf::{Btf, Kind, Passed};
@@ -20,8 +21,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/portwatch.o");
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// See [`Kernel::order`].
 const TASKS_RCU_EXIT: &str = "tasks_rcu_exit_srcu_srcu_data";
-/// Came with the preemption of programs of all tracepoints (7.2).
-const FAULTABLE: &str = "trace_call_bpf_faultable";
+/// Came with the preemption of programs of tracepoints (7.0).
+const PREEMPTION: (&str, &str) = ("tp_transition_snapshot", "srcu_gp");
 
 /// What is asked of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Bit `1 << kind` for every wanted kind of record.
     pub kinds: u32,
+    /// Whether the programs note what they do about what is rare.
+    pub notes: bool,
 }
 
 /// Attached probes. Dropping the links detaches.
@@ -42,27 +45,34 @@ pub struct Loaded {
     pub reset_reasons: Vec<(u32, &'static str)>,
 }
 
-/// What holds each probe in its place.
+/// What holds each program in its place.
 #[derive(Default)]
-pub struct Links(Vec<(Probe, Link)>);
+pub struct Links(Vec<Attached>);
+
+struct Attached {
+    probe: Probe,
+    is_twin: bool,
+    link: Link,
+}
 
 impl Links {
-    /// Detaches everything. Entries go first: a call whose entry was seen can then still show its
-    /// return. Each detachment waits for all CPUs, so they wait together.
+    /// Detaches everything. Twins go first, which would take what their program has not seen for
+    /// what it was skipped for, and entries: a call whose entry was seen can then still show
+    /// its return. Each detachment waits for all CPUs, so they wait together.
     pub fn detach(self) {
-        let (entries, rest): (Vec<_>, Vec<_>) =
-            (self.0.into_iter()).partition(|(probe, _)| matches!(probe.hook, Hook::Kprobe(_)));
-        for links in [entries, rest] {
+        let (first, rest): (Vec<_>, Vec<_>) = (self.0.into_iter())
+            .partition(|it| it.is_twin || matches!(it.probe.hook, Hook::Kprobe(_)));
+        for links in [first, rest] {
             std::thread::scope(|scope| {
                 for link in links {
-                    scope.spawn(move || drop(link));
+                    scope.spawn(move || drop(link.link));
                 }
             });
         }
     }
 
     fn holds(&self, probe: &Probe) -> bool {
-        self.0.iter().any(|(held, _)| held == probe)
+        self.0.iter().any(|held| held.probe == *probe)
     }
 }
 
@@ -140,7 +150,7 @@ impl<'a> Kernel<'a> {
             (Kind::Func, "bpf_task_pt_regs".into()),
             (Kind::Enum, "sk_rst_reason".into()),
             (Kind::Var, TASKS_RCU_EXIT.into()),
-            (Kind::Func, FAULTABLE.into()),
+            (Kind::Struct, PREEMPTION.0.into()),
         ];
         wanted.extend(
             Offsets::MEMBERS
@@ -232,11 +242,17 @@ impl<'a> Kernel<'a> {
         let cpus = u32::try_from(cpus)?;
         // Where nothing is to pass, the least that the kernel has no trouble with.
         let passing = if self.preempts() { PASSING_EVENTS } else { 128 };
+        let level = if settings.notes {
+            Level::Debug as u8
+        } else {
+            0
+        };
         let mut loader: EbpfLoader<'_> = loader;
         loader
             .btf(Some(&self.aya))
             .override_global("OFFSETS", self.offsets.as_slice(), true)
             .override_global("CONFIG", &config, true)
+            .override_global(aya_log::LEVEL, &level, true)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .map_max_entries("LOSS", cpus)
             .map_max_entries("PASSING", passing)
@@ -347,7 +363,7 @@ impl<'a> Kernel<'a> {
                 }
                 match self.attach_probe(ebpf, probe) {
                     Ok(all) => {
-                        links.0.extend(all.into_iter().map(|link| (**probe, link)));
+                        links.0.extend(all);
                         None
                     }
                     Err(error) => Some((probe.hook.to_string(), words(&error))),
@@ -407,31 +423,39 @@ impl<'a> Kernel<'a> {
     }
 
     /// Attaches the programs of a probe.
-    fn attach_probe(&self, ebpf: &mut Ebpf, probe: &Probe) -> Result<Vec<Link>> {
+    fn attach_probe(&self, ebpf: &mut Ebpf, probe: &Probe) -> Result<Vec<Attached>> {
         self.check(probe.hook)?;
         if probe.program.is_empty() {
-            return Ok(vec![Box::new(())]);
+            return Ok(Vec::new());
         }
         copies::place_body(ebpf, probe.program, |body| {
             program::load(body, probe.hook, &self.aya)
         })?;
-        let names = copies::of(ebpf, probe.program, self.preempts());
+        let mut names = copies::of(ebpf, probe.program, self.preempts());
         if names.is_empty() {
             bail!("no program {}", probe.program);
+        }
+        // Here the one attached last runs first.
+        if matches!(probe.hook, Hook::Fentry(_) | Hook::Fexit(_)) {
+            names.reverse();
         }
         let mut links = Vec::new();
         for name in names {
             let program = ebpf
                 .program_mut(&name)
                 .ok_or_else(|| anyhow!("no program {name}"))?;
-            links.push(program::attach(program, probe.hook, &self.aya)?);
+            links.push(Attached {
+                probe: *probe,
+                is_twin: copies::is_twin(&name),
+                link: program::attach(program, probe.hook, &self.aya)?,
+            });
         }
         Ok(links)
     }
 
     /// Whether programs can be preempted, which makes the kernel skip them for everybody else.
     fn preempts(&self) -> bool {
-        self.has(FAULTABLE)
+        self.btf.offset(PREEMPTION.0, PREEMPTION.1).is_some()
     }
 
     /// Whether this kernel has what a hook needs, as far as its BTF tells.

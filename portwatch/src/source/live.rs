@@ -24,12 +24,13 @@ use crate::probe::{self, Links, Loaded, Report, Settings, Skips, Tier};
 use crate::process::{Process, Processes};
 use crate::source::News;
 use crate::source::loss::Losses;
+use crate::source::notes::Notes;
 
 /// How long events may wait in the ring before they are looked for. The kernel wakes the reader
 /// only when the ring fills.
 const TICK: Duration = Duration::from_millis(8);
-/// Most records taken in one go, so that output keeps up with input.
-const BATCH: usize = 16_384;
+/// Most records taken in one go: so few that their events stay in the CPU's cache until they are shown.
+const BATCH: usize = 512;
 
 /// What to ask of the kernel.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Kinds of event wanted; the others are not produced.
     pub kinds: Vec<Kind>,
+    /// Whether to say on stderr what the programs note about themselves.
+    pub notes: bool,
 }
 
 /// Accounts of a run, complete only after [`Live::finish`]. In JSON, as a session keeps it, the names
@@ -99,7 +102,10 @@ pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
     losses: Losses,
     skips: Skips,
+    notes: Option<Notes>,
     timer: tokio::time::Interval,
+    /// There may be more in the ring: no need to wait.
+    behind: bool,
     /// Records from before all probes were attached tell half the story.
     attached: u64,
     state: State,
@@ -136,6 +142,7 @@ impl Live {
             tier: options.tier,
             ring_bytes: options.ring_bytes,
             kinds: kinds.fold(0, |mask, kind| mask | 1 << *kind as u32),
+            notes: options.notes,
         };
         let Loaded {
             mut ebpf,
@@ -144,13 +151,14 @@ impl Live {
             reset_reasons,
         } = probe::load(&settings)?;
         let attached = boot();
+        let notes = options.notes.then(|| Notes::new(&mut ebpf)).transpose()?;
         let mut map = |name: &str| {
             ebpf.take_map(name)
                 .with_context(|| format!("no map {name}"))
         };
         let ring = RingBuf::try_from(map("EVENTS")?).context("reading the ring buffer")?;
         let losses = Losses::new(map("LOSS")?)?;
-        let skips = Skips::new(&mut ebpf)?;
+        let skips = Skips::new(&mut ebpf, losses.read().left)?;
         // SAFETY: the ring owns its map, whose descriptor stays the same and open as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         let ring = ring.context("polling the ring buffer")?;
@@ -169,7 +177,9 @@ impl Live {
             ring,
             losses,
             skips,
+            notes,
             timer,
+            behind: false,
             attached,
             state: State {
                 clock: Clock::new(),
@@ -190,14 +200,19 @@ impl Live {
     /// Waits until events may have come (some milliseconds at most), then appends them.
     /// Appends nothing when there were none. Cancel-safe: nothing is lost when it is dropped.
     pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        tokio::select! {
-            _ = self.timer.tick() => {}
-            ready = self.ring.readable() => {
-                ready.context("polling the ring buffer")?.clear_ready();
-                self.timer.reset();
+        if self.behind {
+            // Signals and time go on all the same.
+            tokio::task::yield_now().await;
+        } else {
+            tokio::select! {
+                _ = self.timer.tick() => {}
+                ready = self.ring.readable() => {
+                    ready.context("polling the ring buffer")?.clear_ready();
+                    self.timer.reset();
+                }
             }
         }
-        self.drain(events, BATCH);
+        self.behind = self.drain(events, BATCH) == BATCH;
         self.count_losses(events);
         Ok(())
     }
@@ -208,7 +223,7 @@ impl Live {
         while self.drain(events, BATCH) == BATCH {}
         self.count_losses(events);
         let loss = self.losses.read();
-        let skipped_events = self.skips.missed(&self.ebpf)?;
+        let skipped_events = self.skips.missed(&self.ebpf, loss.left)?;
         let accounts = &mut self.state.accounts;
         accounts.missed_returns = loss.entered.saturating_sub(loss.returned);
         accounts.skipped_events = skipped_events;
@@ -233,6 +248,9 @@ impl Live {
     /// Appends the events of at most `most` records; returns how many records there were.
     fn drain(&mut self, events: &mut Vec<Event>, most: usize) -> usize {
         self.state.clock.tick();
+        if let Some(notes) = &mut self.notes {
+            notes.say();
+        }
         let ring = self.ring.get_mut();
         let mut count = 0;
         while count < most
@@ -245,12 +263,11 @@ impl Live {
                     if record.ts < self.attached {
                         continue;
                     }
-                    if let Some(mut event) = self.state.socket(kind, &record) {
-                        if record.reason != 0 {
-                            event.reason = (self.reset_reasons.iter())
-                                .find_map(|&(n, name)| (n == record.reason).then_some(name));
-                        }
-                        events.push(event);
+                    if let Some(event) = self.state.socket(kind, &record, events)
+                        && record.reason != 0
+                    {
+                        event.reason = (self.reset_reasons.iter())
+                            .find_map(|&(n, name)| (n == record.reason).then_some(name));
                     }
                 }
                 Some(record) => self.state.process(record),
@@ -325,8 +342,14 @@ impl State {
         }
     }
 
-    /// The event of a socket record; `None` when it is not to be shown.
-    fn socket(&mut self, wire: WireKind, record: &SocketRecord) -> Option<Event> {
+    /// Appends the event of a socket record; `None` when it is not to be shown. It is made where it
+    /// stays: events are large.
+    fn socket<'e>(
+        &mut self,
+        wire: WireKind,
+        record: &SocketRecord,
+        events: &'e mut Vec<Event>,
+    ) -> Option<&'e mut Event> {
         let kind = shown(wire)?;
         let socket = &record.socket;
         let owner = &socket.owner;
@@ -336,7 +359,8 @@ impl State {
         {
             return None;
         }
-        let mut event = Event::new(kind, Origin::Live, self.clock.wall(record.ts));
+        events.push(Event::new(kind, Origin::Live, self.clock.wall(record.ts)));
+        let event = events.last_mut()?;
         event.proto = match i32::from(socket.protocol) {
             libc::IPPROTO_TCP => Some(Proto::Tcp),
             libc::IPPROTO_UDP => Some(Proto::Udp),

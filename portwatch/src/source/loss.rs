@@ -41,6 +41,7 @@ impl Losses {
             sum.sockets += loss.sockets;
             sum.entered += loss.entered;
             sum.returned += loss.returned;
+            sum.left += loss.left;
         }
         sum
     }

@@ -3,6 +3,7 @@
 mod compare;
 pub mod live;
 mod loss;
+mod notes;
 pub mod poll;
 pub mod replay;
 

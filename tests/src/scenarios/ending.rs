@@ -26,10 +26,16 @@ crate::scenarios! {
 }
 
 /// What depends on the kernel.
-pub const ATTACHED: &[Scenario] = &[Scenario {
-    name: "nothing_stays_attached_after_kill_9",
-    play: nothing_stays_attached_after_kill_9,
-}];
+pub const ATTACHED: &[Scenario] = &[
+    Scenario {
+        name: "nothing_stays_attached_after_kill_9",
+        play: nothing_stays_attached_after_kill_9,
+    },
+    Scenario {
+        name: "probes_that_note_their_own_work_miss_nothing",
+        play: probes_that_note_their_own_work_miss_nothing,
+    },
+];
 
 /// Some events, so that there is something to print.
 fn binds(stage: &mut Stage, count: usize) -> Result<()> {
@@ -124,6 +130,15 @@ fn nothing_stays_attached_after_kill_9(stage: &mut Stage) -> Result<()> {
         ensure!(Instant::now() < deadline, "still there: {left:?}");
         sleep(Duration::from_millis(20));
     }
+}
+
+/// Programs with the code for notes are larger, and have to be taken by the kernel all the same.
+fn probes_that_note_their_own_work_miss_nothing(stage: &mut Stage) -> Result<()> {
+    let tracer = stage.trace(&["--kernel-notes", "--require-complete"])?;
+    binds(stage, 10)?;
+    let run = tracer.stop()?;
+    stage.judge(&run)?;
+    Ok(())
 }
 
 fn ctrl_c_and_sigterm_end_with_a_summary(stage: &mut Stage) -> Result<()> {

@@ -48,6 +48,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
             ring_bytes: RING_BYTES,
             // The table needs them all, whatever is shown.
             kinds: Kind::ALL.to_vec(),
+            notes: false,
         },
     };
     let interval_given = args.source.interval.is_some();

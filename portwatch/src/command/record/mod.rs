@@ -100,6 +100,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             tier,
             ring_bytes: args.ring_size,
             kinds: Kind::ALL.to_vec(),
+            notes: false,
         },
     })?;
     greet(&source, args.source.interval.is_some());

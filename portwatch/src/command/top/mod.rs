@@ -76,6 +76,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
             ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
             // The table needs them all, whatever is shown.
             kinds: Kind::ALL.to_vec(),
+            notes: false,
         },
     })?;
     let (name, missing) = describe(&source);

@@ -42,6 +42,7 @@ impl Config {
     pub fn new(args: TraceArgs) -> Result<Self> {
         let here = [
             ("--ring-size", args.ring_size.is_some()),
+            ("--kernel-notes", args.kernel_notes),
             ("a command", !args.command.is_empty()),
         ];
         let past = [&args.span.given()[..], &[("--run", args.run.is_some())]].concat();
@@ -72,6 +73,7 @@ impl Config {
                     tier: args.probes.probes.tier(),
                     ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
                     kinds: Kind::ALL.iter().copied().filter(wanted).collect(),
+                    notes: args.kernel_notes,
                 },
             },
             session,

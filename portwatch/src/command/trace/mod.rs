@@ -212,24 +212,25 @@ impl Trace {
 
     /// Shows those of the events that are asked for, and takes them out of the vector.
     fn put(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        for mut event in events.drain(..) {
+        for event in events.iter_mut() {
             if let Some(holders) = &mut self.holders {
-                event.service = service::of(&event);
-                holders.tell(&mut event);
+                event.service = service::of(event);
+                holders.tell(event);
             }
-            self.summary.seen(&event);
-            if self.left == Some(0) || !self.filter.matches(&event) {
+            self.summary.seen(event);
+            if self.left == Some(0) || !self.filter.matches(event) {
                 continue;
             }
             if event.kind != Kind::Lost {
                 self.left = self.left.map(|left| left - 1);
             }
             event.seq = self.summary.shown(event.kind);
-            self.lines.event(&mut self.output.buffer, &event);
+            self.lines.event(&mut self.output.buffer, event);
             if self.output.buffer.len() >= PIECE {
                 self.output.flush()?;
             }
         }
+        events.clear();
         self.output.flush()
     }
 }

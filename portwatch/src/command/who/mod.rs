@@ -184,6 +184,7 @@ impl Watch {
                 tier: None,
                 ring_bytes: 1 << 20,
                 kinds: kinds.clone(),
+                notes: false,
             },
             poll: poll::Options {
                 interval: POLL,
