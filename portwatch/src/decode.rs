@@ -2,6 +2,8 @@
 
 use portwatch_common::{Kind, ProcessRecord, SocketRecord, TextRecord};
 
+use crate::sanitize;
+
 /// A record of any kind.
 #[derive(Debug)]
 pub enum Record<'a> {
@@ -67,7 +69,7 @@ fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
 fn components(text: &[u8]) -> impl DoubleEndedIterator<Item = String> {
     let text = text.strip_suffix(&[0]).unwrap_or(text);
     text.split(|&b| b == 0)
-        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .map(|part| sanitize::utf8(part).into_owned())
 }
 
 /// A path from its names, last one first.

@@ -327,9 +327,9 @@ impl Comm {
         &self.0[..end]
     }
 
-    /// As text, with U+FFFD for bytes that are not UTF-8.
+    /// As text, with `\xff` for bytes that are not UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes())
+        crate::sanitize::utf8(self.bytes())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::event::Proto;
 use crate::probe::cgroup2_mount;
 use crate::process::{Lookup, Process};
+use crate::sanitize;
 use crate::user::Users;
 
 /// What this machine knows, remembered where it does not change.
@@ -116,7 +117,8 @@ fn walk(root: &Path, directory: &Path, found: &mut HashMap<u64, String>) {
         return;
     };
     let below = directory.strip_prefix(root).unwrap_or(directory);
-    found.insert(metadata.ino(), format!("/{}", below.display()));
+    let below = sanitize::utf8(below.as_os_str().as_encoded_bytes());
+    found.insert(metadata.ino(), format!("/{below}"));
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -134,12 +136,12 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
     // pid (comm) state ppid …; comm may hold anything, parentheses too.
     let open = stat.iter().position(|&b| b == b'(')?;
     let close = stat.iter().rposition(|&b| b == b')')?;
-    let comm = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
+    let comm = sanitize::utf8(stat.get(open + 1..close)?).into_owned();
     let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
     let ppid = rest.split(' ').nth(1)?.parse().ok()?;
     let exe = std::fs::read_link(directory.join("exe")).ok();
     let exe = exe.map(|path| {
-        path.to_string_lossy()
+        sanitize::utf8(path.as_os_str().as_encoded_bytes())
             .trim_end_matches(" (deleted)")
             .to_string()
     });

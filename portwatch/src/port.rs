@@ -35,6 +35,8 @@ pub struct Rules {
     pub reserved: Spans<u16>,
     /// Protocols with which the address of the question cannot be bound here.
     pub refusals: Vec<(Proto, Refusal)>,
+    /// Why others may have the port that are not among the rows, and so nothing is known to be free.
+    pub unseen: Option<&'static str>,
 }
 
 /// The answer for one protocol.
@@ -193,6 +195,11 @@ impl Report<'_> {
         }
         let obstacles = || self.binds.iter().flat_map(|x| &x.obstacles);
         let hard = || obstacles().filter(|x| x.hard);
+        if let Some(why) = rules.unseen
+            && (hard().next().is_none() || !self.taken().is_empty())
+        {
+            return self.unseen(place, why);
+        }
         if hard().next().is_none() {
             return match obstacles().next() {
                 None => self.free(question, place),
@@ -236,6 +243,25 @@ impl Report<'_> {
             "{place} is taken on {} by {holders}: a bind there{wildcards} fails with EADDRINUSE, \
              {rest} succeeds{reuse}",
             taken.join(", "),
+        )
+    }
+
+    /// The same where others may have the port unseen, for `why`, and not all binds are known to fail.
+    fn unseen(&self, place: &str, why: &str) -> String {
+        let hard = self
+            .binds
+            .iter()
+            .flat_map(|x| &x.obstacles)
+            .filter(|x| x.hard);
+        let holders = unique(hard.map(|x| holder(x.row)));
+        if holders.is_empty() {
+            return format!("what becomes of a bind to {place} is not known: {why}");
+        }
+        let taken: Vec<String> = self.taken().into_iter().map(text).collect();
+        format!(
+            "{place} is taken on {} by {}, what becomes of binds to other addresses is not known: {why}",
+            taken.join(", "),
+            some(&holders)
         )
     }
 

@@ -163,7 +163,7 @@ fn later(events: Vec<Event>) -> Vec<Event> {
 /// The story, and an hour later the beginning of it again.
 fn twice() -> Made {
     let made = made(Some(&Accounts::default()));
-    let db = session::append(&made.path).unwrap();
+    let db = session::append(&made.path, None).unwrap();
     let mut writer = Writer::new(&db, about()).unwrap();
     let events = later(story()[..3].to_vec());
     add(
@@ -231,7 +231,7 @@ fn a_trace_is_byte_for_byte_what_was_recorded() {
     let (code, stdout, stderr) = outcome("trace -o json", &made.path, &["--require-complete"]);
     assert_eq!((code, stdout), (Some(0), lines(&story())));
     assert!(
-        stderr.contains("2023-11-14 22:13:20 to 2023-11-14 22:13:30"),
+        stderr.contains("2023-11-14 22:13:20.000+00:00 to 2023-11-14 22:13:30.000+00:00"),
         "{stderr}"
     );
     assert!(
@@ -312,7 +312,7 @@ fn times_select_by_the_clock_of_the_session() {
         }
         assert_eq!(code, Some(2), "{times:?}: {stderr}");
         let told = [
-            "covers 2023-11-14 22:13:20 to 2023-11-14 22:13:30",
+            "covers 2023-11-14 22:13:20.000+00:00 to 2023-11-14 22:13:30.000+00:00",
             "is before --since",
         ];
         assert!(
@@ -356,7 +356,7 @@ fn each_run_is_numbered_from_one_and_judged_by_itself() {
     let (code, _, stderr) = outcome("list", &made.path, &["--at", "22:30"]);
     assert_eq!(code, Some(2));
     assert!(
-        stderr.contains("22:13:30 and 2023-11-14 23:13:20 to"),
+        stderr.contains("22:13:30.000+00:00 and 2023-11-14 23:13:20.000+00:00 to"),
         "{stderr}"
     );
     let ports = |more: &[&str]| -> Vec<u64> {
@@ -396,9 +396,9 @@ fn what_is_not_complete_is_said() {
 #[test]
 fn a_session_that_is_being_written_is_read_up_to_its_last_batch() {
     let made = made(Some(&Accounts::default()));
-    let db = session::append(&made.path).unwrap();
+    let db = session::append(&made.path, None).unwrap();
     let mut writer = Writer::new(&db, about()).unwrap();
-    let again = session::append(&made.path).err().unwrap();
+    let again = session::append(&made.path, None).err().unwrap();
     assert!(
         format!("{again:#}").contains("is being recorded into"),
         "{again:#}"
@@ -502,7 +502,10 @@ fn list_shows_the_table_as_it_was() {
     for outside in ["2023-11-14 22:13:19", "2023-11-14 22:13:31", "-11s"] {
         let (code, _, stderr) = outcome("list", &made.path, &["--at", outside]);
         assert_eq!(code, Some(2), "{stderr}");
-        assert!(stderr.contains("covers 2023-11-14 22:13:20 to"), "{stderr}");
+        assert!(
+            stderr.contains("covers 2023-11-14 22:13:20.000+00:00 to"),
+            "{stderr}"
+        );
     }
 }
 
@@ -545,6 +548,61 @@ fn who_tells_of_the_moment_and_what_was_before() {
     let during: Value = serde_json::from_str(&during).unwrap();
     let server = &during["protocols"][0]["servers"][0];
     assert_eq!(server["started"], "2023-11-14T22:12:20.000000000Z");
+}
+
+#[test]
+fn of_a_command_nothing_is_known_to_be_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let db = session::create(&path).unwrap();
+    let mut writer = Writer::new(&db, about()).unwrap();
+    let of_command = Run {
+        command: Some(r#"["python3"]"#.into()),
+        ..run(START)
+    };
+    writer.begin(&of_command).unwrap();
+    for event in story() {
+        writer.event(&event).unwrap();
+    }
+    writer.commit(None).unwrap();
+    drop(writer);
+    drop(db);
+    let why = "is not known: the recording holds the sockets of one command only";
+    for (target, at, told) in [
+        (
+            "who 9 -t",
+            "22:13:24",
+            "9/tcp: nobody is known to have it\n",
+        ),
+        (
+            "who 9",
+            "22:13:24",
+            &format!("what becomes of a bind to 9/tcp+udp {why}\n"),
+        ),
+        (
+            "who 8080 -t",
+            "22:13:24",
+            &format!(
+                "8080/tcp is taken on 127.0.0.1 by python3 (pid 101), what becomes of binds to other addresses {why}\n"
+            ),
+        ),
+        // That much is sure.
+        (
+            "who 127.0.0.1:8080 -t",
+            "22:13:24",
+            "a bind to 127.0.0.1:8080/tcp fails with EADDRINUSE: python3 (pid 101) has it\n",
+        ),
+    ] {
+        let text = prints(target, &path, &["--at", at]);
+        assert!(text.contains(told), "{target}: {text}");
+        assert!(
+            !text.contains("free") && !text.contains("succeeds"),
+            "{target}: {text}"
+        );
+    }
+    let json = prints("who 9 -o json", &path, &["--at", "22:13:24"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["protocols"][0]["binds"], Value::Array(vec![]));
 }
 
 #[test]

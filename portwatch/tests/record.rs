@@ -54,7 +54,12 @@ fn main() {
         ),
         ("a_file_that_is_taken_away_ends_it", taken_away),
     ];
-    let anyone: &[(&str, fn())] = &[("an_ordinary_user_records_by_polling", polling)];
+    let anyone: &[(&str, fn())] = &[
+        ("an_ordinary_user_records_by_polling", polling),
+        ("each_file_has_the_accounts_until_then", accounts),
+        ("stdout_is_no_place_for_a_session", stdout),
+        ("a_signed_session_is_added_to_with_a_key", signed_appended),
+    ];
     // SAFETY: takes nothing and touches no memory.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
@@ -450,18 +455,17 @@ fn append() {
 
 fn rotation() {
     let (folder, file) = place();
-    let args = ["--max-age", "300ms", "-d", "3s"];
-    let mut recording = Recording::start(&mut record(&file, &args));
+    let recording = Recording::start(&mut record(&file, &["--max-age", "300ms"]));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut clients: Vec<i64> = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < deadline {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let third = folder.path().join("s.2.db");
+    while !third.exists() && Instant::now() < deadline {
         clients.push(connection(&listener).into());
         std::thread::sleep(Duration::from_millis(2));
     }
-    let (status, said) = recording.wait();
-    assert_eq!(status.code(), Some(0), "{said}");
+    let said = recording.stop();
     let mut files = vec![file];
     let name = |number| folder.path().join(format!("s.{number}.db"));
     files.extend((1..).map(name).take_while(|path| path.exists()));
@@ -473,7 +477,8 @@ fn rotation() {
         assert!(unfinished(file).is_empty());
         // Each has what was open when it began.
         let sql = format!(
-            "SELECT count(*) FROM raw_open o JOIN raw_what w ON w.id = o.what WHERE checkpoint = 1 AND lport = {port} AND remote IS NULL"
+            "SELECT count(*) FROM raw_open o JOIN raw_owner w ON w.id = o.owner WHERE checkpoint = 1 AND lport = {port} AND remote IS NULL AND pid = {}",
+            std::process::id()
         );
         // The first may have begun before there was a listener.
         if file != &files[0] {
@@ -490,19 +495,50 @@ fn rotation() {
     assert_eq!(reasons, ["the file is old enough"]);
 }
 
+/// Records until there is this file, and ends it as Ctrl-C does; what it said.
+fn record_until(there: &Path, command: &mut Command) -> String {
+    let child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !there.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    let (code, _, said) = outcome(child.wait_with_output().unwrap());
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
 fn oldest_deleted() {
     let (folder, file) = place();
-    // of the same name, but no session: not ours to delete
+    // Not ours to delete: of the same name, but no session, and one of an earlier recording.
     let foreign = folder.path().join("s.1.db");
     std::fs::write(&foreign, "mine").unwrap();
-    let args = ["--max-age", "100ms", "--max-files", "2", "-d", "2s"];
-    let (code, _, said) = outcome(record(&file, &args).output().unwrap());
-    assert_eq!(code, Some(0), "{said}");
+    let earlier = folder.path().join("s.2.db");
+    drop(session::create(&earlier).unwrap());
+    let args = ["--max-age", "100ms", "--max-files", "2"];
+    let third = folder.path().join("s.4.db");
+    let said = record_until(&third, &mut record(&file, &args));
     assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "mine");
     std::fs::remove_file(&foreign).unwrap();
+    std::fs::remove_file(&earlier).unwrap();
     let entries = std::fs::read_dir(folder.path()).unwrap();
-    let left: Vec<_> = entries.map(|x| x.unwrap().path()).collect();
+    let mut left: Vec<_> = entries.map(|x| x.unwrap().path()).collect();
     assert_eq!(left.len(), 2, "{left:?} {said}");
+    let place = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let digits = name
+            .strip_prefix("s.")
+            .unwrap()
+            .strip_suffix(".db")
+            .unwrap();
+        digits.parse::<u64>().unwrap()
+    };
+    left.sort_by_key(place);
+    assert!(place(&left[0]) >= 3, "numbers go on behind the highest");
+    let (first, last) = (left[0].display(), left[1].display());
+    let names = format!("recorded into {first} to {last} (2 files): ");
+    assert!(said.contains(&names), "{said}");
     assert!(!file.exists(), "it was the oldest");
     left.iter()
         .for_each(|file| assert!(unfinished(file).is_empty()));
@@ -517,6 +553,70 @@ fn oldest_deleted() {
         .iter()
         .map(|file| number(file, "SELECT count(*) FROM runs"));
     assert_eq!(runs.sum::<i64>(), 3);
+}
+
+fn accounts() {
+    let (folder, file) = place();
+    let args = ["--from", "poll", "--max-age", "100ms"];
+    let second = folder.path().join("s.1.db");
+    let said = record_until(&second, &mut record(&file, &args));
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let files: Vec<_> = entries.map(|x| x.unwrap().path()).collect();
+    assert!(files.len() >= 2, "{said}");
+    for file in files {
+        // Polling misses things, which is true of all of them.
+        let complete = number(
+            &file,
+            "SELECT sum(complete OR accounts ->> 'polled' IS NULL) FROM runs",
+        );
+        assert_eq!(complete, 0, "{}", file.display());
+        // What verify wants to be told is said of each.
+        let head = session::verify(&file, None).unwrap().head.unwrap();
+        let line = format!("portwatch: {}: head {head}\n", file.display());
+        assert!(said.contains(&line), "{line}{said}");
+    }
+}
+
+fn stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = portwatch(&["record", "-", "-d", "100ms"]);
+    let (code, stdout, stderr) = outcome(command.current_dir(&folder).output().unwrap());
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    assert!(
+        stderr.contains("a session cannot be written to stdout: name a file"),
+        "{stderr}"
+    );
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+fn signed_appended() {
+    let (_folder, file) = place();
+    let key = |name: &str| format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    let says = |args: &[&str]| {
+        let always = ["--from", "poll", "-d", "100ms"];
+        let (code, _, stderr) = outcome(record(&file, &[&always, args].concat()).output().unwrap());
+        (code, stderr)
+    };
+    let secret = key("ed25519");
+    let (code, stderr) = says(&["--sign", &secret]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let before = std::fs::read(&file).unwrap();
+    let (code, stderr) = says(&["--append"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("give --sign KEY, or record into a new file"),
+        "{stderr}"
+    );
+    assert!(std::fs::read(&file).unwrap() == before, "it was touched");
+    let (code, stderr) = says(&["--append", "--sign", &secret]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(
+        number(
+            &file,
+            "SELECT count(*) FROM raw_batch WHERE signature IS NULL"
+        ),
+        0
+    );
 }
 
 fn killed() {
@@ -699,7 +799,7 @@ fn overwrites_nothing() {
     let (code, _, stderr) = outcome(trace.output().unwrap());
     assert_eq!(code, Some(1), "{stderr}");
     assert!(
-        stderr.contains("is a session: name another file"),
+        stderr.contains("is there already: name another file"),
         "{stderr}"
     );
     assert!(std::fs::read(&file).unwrap() == session, "it was touched");

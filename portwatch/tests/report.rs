@@ -122,14 +122,14 @@ fn files() {
         (
             &["s.db"][..],
             1,
-            "s.html is there already: name another file with -o, or overwrite it with --force",
+            "s.html is there already: name another file, or overwrite it with --force",
         ),
         (&["s.db", "--force"], 0, "s.html: "),
         (&["s.db", "-o", "other.html"], 0, "other.html: "),
         (
             &["s.db", "-o", "s.db", "--force"],
             1,
-            "s.db is the session itself",
+            "s.db is a session: name another file",
         ),
         (
             &["s.db", "-o", "none/x.html"],

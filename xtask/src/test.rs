@@ -81,13 +81,15 @@ pub fn task(paths: &Paths, args: &Args) -> Result<bool> {
         rows.push(step("fmt", || checked(paths, &["fmt", "--all", "--check"])));
     }
     if runs(Part::Clippy) {
-        let words = [
-            &["clippy", "--quiet"],
-            WORKSPACE,
-            &["--all-targets", "--", "-D", "warnings"],
-        ]
-        .concat();
-        rows.push(step("clippy", || checked(paths, &words)));
+        let clippy = |features: &[&'static str]| {
+            let lints = ["--all-targets", "--", "-D", "warnings"];
+            let words = [&["clippy", "--quiet"], WORKSPACE, features, &lints].concat();
+            checked(paths, &words)
+        };
+        rows.push(step("clippy", || clippy(&[])));
+        rows.push(step("clippy parquet", || {
+            clippy(&["--features", "portwatch/parquet"])
+        }));
         rows.push(step("clippy eBPF", || bpf::Build::prepare(paths)?.lint()));
     }
     if runs(Part::Unit) {

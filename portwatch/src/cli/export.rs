@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{FilterArgs, When};
-use crate::event::Kind;
+use super::{EventFilterArgs, When};
 
 /// Write the events of a session in a format that other tools take
 #[derive(Debug, Args)]
@@ -13,17 +12,20 @@ use crate::event::Kind;
 Formats:
   jsonl     an object a line, the same as trace -o json
   csv       all fields, the same as trace -o csv
-  parquet   all fields as columns; ts is a timestamp with nanoseconds, lists are JSON
-  ecs       Elastic Common Schema 8.11, a document a line; what it has no field for is under portwatch
-  ocsf      OCSF 1.5 Network Activity, an event a line; what it has no attribute for is under unmapped
+  parquet   all fields as columns; ts is a timestamp with nanoseconds, lists are
+            JSON
+  ecs       Elastic Common Schema 8.11, a document a line; what it has no field
+            for is under portwatch
+  ocsf      OCSF 1.5 Network Activity, an event a line; what it has no attribute
+            for is under unmapped
 
 Examples:
   portwatch export s.db > events.jsonl
-  portwatch export s.db --format ecs -e connect --failed --write failures.ndjson
+  portwatch export s.db --format ecs -e connect --failed --write e.ndjson
   portwatch export s.db --since 03:10 --until 03:15 -P 443
   portwatch export s.db --format parquet --write events.parquet
 
-In ecs and ocsf the end that connected is the source, where the session tells which that was: from a
+In ecs and ocsf the end that connected is the source, where the session tells which that was: from a \
 connection's connect or accept on. Else the source is the local end. mptcp is counted as tcp.")]
 pub struct ExportArgs {
     /// The session
@@ -34,7 +36,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     pub format: ExportFormat,
 
-    /// Write to this file rather than to stdout
+    /// Write to this new file, readable for its owner only, rather than to stdout
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
@@ -47,22 +49,8 @@ pub struct ExportArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<When>,
 
-    /// Kinds of events
-    #[arg(
-        short,
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        help_heading = "Filters"
-    )]
-    pub event: Vec<Kind>,
-
-    /// Only what failed
-    #[arg(long, help_heading = "Filters")]
-    pub failed: bool,
-
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub filter: EventFilterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,6 +3,7 @@
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::event::Kind;
 use crate::filter::Span;
 
 /// What an event or a row has to be to be shown. Values of one flag are alternatives, flags are
@@ -60,6 +61,22 @@ pub struct FilterArgs {
     /// A CEL expression (https://cel.dev) over the names of the fields: 'lport < 1024 && uid != 0'
     #[arg(long, value_name = "EXPR")]
     pub filter: Option<String>,
+}
+
+/// The same of events, and what only they are.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct EventFilterArgs {
+    /// Kinds of events
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
+    pub event: Vec<Kind>,
+
+    /// Only what failed
+    #[arg(long)]
+    pub failed: bool,
+
+    #[command(flatten)]
+    pub any: FilterArgs,
 }
 
 /// One address is the network of just that address. A v4-mapped network is the one of IPv4, as events

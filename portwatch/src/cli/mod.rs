@@ -25,7 +25,7 @@ use crate::probe::Tier;
 
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ExportFormat};
-pub use filter::FilterArgs;
+pub use filter::{EventFilterArgs, FilterArgs};
 pub use list::{ListArgs, Sort};
 pub use query::QueryArgs;
 pub use record::RecordArgs;
@@ -195,6 +195,24 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// clap breaks lines that are too long for the terminal, so what it is to break has to be whole.
+    #[test]
+    fn help_on_sessions_fits_into_80_columns() {
+        for name in ["record", "report", "query", "verify", "export"] {
+            let mut command = Cli::command();
+            let command = command.find_subcommand_mut(name).unwrap();
+            let help = command.get_after_long_help().unwrap().to_string();
+            let mut lines = help.lines().peekable();
+            while let Some(line) = lines.next() {
+                let is_whole = lines
+                    .peek()
+                    .is_none_or(|next| next.is_empty() || next.starts_with(" "));
+                let is_prose = !line.starts_with(' ') && is_whole;
+                assert!(line.len() <= 80 || is_prose, "{name}: {line}");
+            }
+        }
+    }
+
     #[test]
     fn help_explains_every_name() {
         let help = |name: &str| {
@@ -272,6 +290,10 @@ mod tests {
             (
                 "--state listening",
                 "no state 'listening'; there are: listen, ",
+            ),
+            (
+                "verify s.db --expect 3f0e",
+                "write the 64 hexadecimal digits",
             ),
             ("list --probes kprobe", "--duration <TIME>"),
             ("--interval 50ms", "--duration <TIME>"),

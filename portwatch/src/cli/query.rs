@@ -14,16 +14,17 @@ use super::Output;
 #[command(after_long_help = "\
 Examples:
   portwatch query s.db --schema
-  portwatch query s.db 'SELECT comm, count(*) FROM events GROUP BY comm ORDER BY 2 DESC'
-  portwatch query s.db 'SELECT listened, comm, lport, lifetime_us FROM short_lived'
-  portwatch query s.db \"SELECT * FROM connections WHERE outcome = 'ECONNREFUSED'\" -o json
-  portwatch query s.db \"SELECT began, exe, raddr FROM connections WHERE began > '2026-11-23T03:12'\"
-  portwatch query s.db \"SELECT event, comm FROM events, json_each(args) WHERE value = '--debug'\"
+  portwatch query s.db 'SELECT comm, count(*) FROM events GROUP BY comm'
+  portwatch query s.db 'SELECT listened, comm, lport FROM short_lived'
+  portwatch query s.db \"SELECT * FROM failures WHERE error = 'EACCES'\" -o json
+  portwatch query s.db \"SELECT * FROM events WHERE ts > '2026-11-23T03:12'\"
+  portwatch query s.db \"SELECT ts, comm FROM events, json_each(args)
+                        WHERE value = '--debug'\"
   portwatch query s.db - < question.sql
 
-Columns of `events` are the fields of events. Times are text in RFC 3339 and compare as such; in
-`events` the column `time` has them as nanoseconds. `sock` is signed here: a cookie above 2^63 is
-negative. JSON has a row a line, with `args`, `parents` and `holders` as lists; CSV is as from trace.
+Columns of `events` are the fields of events. Times are text in RFC 3339 and compare as such; in \
+`events` the column `time` has them as nanoseconds. `sock` is signed here: a cookie above 2^63 is \
+negative. JSON has a row a line, with `args`, `parents` and `holders` as lists; CSV is as from trace. \
 Text is as wide as the first 1,000 rows need.
 
 Exit codes: 0 fine, 1 failed or interrupted, 2 wrong usage, also of SQL.")]

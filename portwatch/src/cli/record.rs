@@ -22,26 +22,31 @@ const LEAST_SIZE: u64 = 1 << 20;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  portwatch record s.db                           until Ctrl-C
-  portwatch record s.db -d 10m                    ten minutes
-  portwatch record s.db -- npm start              what a command and its descendants do
-  portwatch record s.db --append                  another run into the same file
+  portwatch record s.db                      until Ctrl-C
+  portwatch record s.db -d 10m               ten minutes
+  portwatch record s.db -- npm start         only what a command does
+  portwatch record s.db --append             another run into the same file
   portwatch record s.db --max-size 1G --max-files 7
-  portwatch record s.db -o json | jq .lport       and show it as trace does
+  portwatch record s.db -o json | jq .lport  and show it as trace does
 
-With a command, the session holds only what it and its descendants do, and no other sockets; the
-command runs as the user who called sudo, and its exit code is portwatch's. As with trace, what it
+With a command, the session holds only what it and its descendants do, and no other sockets; the \
+command runs as the user who called sudo, and its exit code is portwatch's. As with trace, what it \
 prints goes to stderr when events are printed to a pipe or a file.
 
---max-size and --max-age go on in s.1.db, s.2.db and so on, in the numbers behind the highest that is
-there. Each is a session of its own: a run with all sockets that were open when it began, and an end.
-Events are numbered anew in each. --append takes the last of these files.
+--max-size and --max-age go on in s.1.db, s.2.db and so on, in the numbers behind the highest that is \
+there. Each is a session of its own: a run with all sockets that were open when it began, an end, and \
+the losses of the recording until then. Events are numbered anew in each. --append takes the last of \
+these files. --max-files deletes only what this recording made itself.
 
-A disk that is full, or a file that cannot be written any more, ends the recording; what was recorded
+At the end, and when a file is followed by another, its head is printed: the hash that stands for all \
+of it. Written down elsewhere, it lets verify --expect find that something was cut off. --append first \
+checks that the end of the session is as it was written; a signed one takes --sign.
+
+A disk that is full, or a file that cannot be written any more, ends the recording; what was recorded \
 until then stays whole, and a command runs on.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
-its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command \
+its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started. \
 The end of -d or -c ends the recording but not the command, which is waited for.")]
 pub struct RecordArgs {
     /// The session to make, readable for its owner only
@@ -62,7 +67,8 @@ pub struct RecordArgs {
     #[arg(allow_negative_numbers = true)]
     pub max_age: Option<Duration>,
 
-    /// Keep so many of these files, the one being written among them, and delete the oldest
+    /// Keep so many of the files made by this recording, the one being written among them, and delete the
+    /// oldest
     #[arg(long, value_name = "N", help_heading = "File")]
     #[arg(allow_negative_numbers = true)]
     pub max_files: Option<NonZeroUsize>,

@@ -12,14 +12,14 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  portwatch report s.db                     makes s.html beside it
+  portwatch report s.db                    makes s.html beside it
   portwatch report s.db -o - | gzip > s.html.gz
-  portwatch report s.db --force             over the report of before
-  portwatch report s.db --verify            says on the page whether the session was altered
-  portwatch report s.db --events 100000     a larger table, a larger page
+  portwatch report s.db --force            over the report of before
+  portwatch report s.db --verify           says also whether it was altered
+  portwatch report s.db --events 100000    a larger table, a larger page
 
-All events count, however many there are; the table shows at most --events of them, evenly spread, and
-says so. Only you can read the file, as with the session. A session that is being recorded may be
+All events count, however many there are; the table shows at most --events of them, evenly spread, and \
+says so. Only you can read the file, as with the session. A session that is being recorded may be \
 reported on: what is there by now counts.
 
 Exit codes: 0 fine, 1 failed, also when --verify found that the session was altered, 2 wrong usage.")]

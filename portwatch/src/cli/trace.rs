@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{FilterArgs, Output, ProbeArgs, SourceArgs, SpanArgs};
-use crate::event::{Field, Kind};
+use super::{EventFilterArgs, Output, ProbeArgs, SourceArgs, SpanArgs};
+use crate::event::Field;
 
 /// Show every bind, listen, connect, accept and close as it happens
 ///
@@ -69,22 +69,8 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complet
 its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
 The end of -d or -c, or of a reader, ends the trace but not the command, which is waited for.")]
 pub struct TraceArgs {
-    /// Kinds of events
-    #[arg(
-        short,
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        help_heading = "Filters"
-    )]
-    pub event: Vec<Kind>,
-
-    /// Only what failed
-    #[arg(long, help_heading = "Filters")]
-    pub failed: bool,
-
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub filter: EventFilterArgs,
 
     /// How to print events
     #[arg(
@@ -111,7 +97,7 @@ pub struct TraceArgs {
     #[arg(short, long, help_heading = "Output")]
     pub numeric: bool,
 
-    /// Write events to FILE instead of stdout
+    /// Write events to FILE instead of stdout: a new file, readable for its owner only, or a pipe
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub write: Option<PathBuf>,
 
@@ -219,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
+    use crate::event::Kind;
 
     #[test]
     fn times_have_units() {
@@ -270,11 +257,11 @@ mod tests {
             panic!("not trace");
         };
         assert_eq!(
-            args.filter.port,
+            args.filter.any.port,
             ["80".parse().unwrap(), "8000-8999".parse().unwrap()]
         );
-        assert_eq!(args.event, [Kind::Bind, Kind::Close]);
-        assert_eq!(args.filter.net[1], "::1/128".parse().unwrap());
+        assert_eq!(args.filter.event, [Kind::Bind, Kind::Close]);
+        assert_eq!(args.filter.any.net[1], "::1/128".parse().unwrap());
         assert_eq!(args.fields, [Field::Ts, Field::Pid]);
         assert_eq!(args.output, Output::Json);
         assert_eq!(args.command, ["curl", "-o", "x"]);

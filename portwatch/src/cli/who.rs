@@ -36,7 +36,8 @@ JSON is one object with these keys; with --wait the events follow, an object a l
     peers            addresses at their other end: raddr, count
     clients          connections from here to this port: pid, comm, raddr, count
     binds            what would become of a bind: laddr, error (absent: none), error_with_reuseaddr,
-                     obstacles (laddr, state, pid, comm, why)
+                     obstacles (laddr, state, pid, comm, why). Of a session that holds only the
+                     sockets of a command: only those that are known to fail
     verdict
   remarks            on the port itself
   limits             what could not be seen

@@ -1,8 +1,6 @@
 //! `portwatch export FILE.db`: the events of a session for other tools.
 
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow, bail};
@@ -10,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use super::interrupt::asked_to_end;
 use super::output::{Output, is_closed_pipe};
 use super::recorded::Recording;
-use super::{filter, say, wrong_usage};
+use super::{filter, say, screen, wrong_usage};
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::event::Event;
 use crate::exit::Exit;
@@ -27,22 +25,11 @@ const PIECE: usize = 1000;
 /// # Errors
 /// When the arguments make no sense, there is no session, or nothing can be written.
 pub fn run(args: ExportArgs) -> Result<Exit> {
-    let filter = Filter {
-        kinds: args.event,
-        failed: args.failed,
-        ..filter::new::<Event>(args.filter).map_err(wrong_usage)?
-    };
+    let filter = filter::of_events(args.filter).map_err(wrong_usage)?;
     if args.format == ExportFormat::Parquet && !cfg!(feature = "parquet") {
         return Err(wrong_usage(anyhow!(
             "this portwatch was built without parquet: cargo build --release --features parquet makes one with it"
         )));
-    }
-    if args
-        .write
-        .as_deref()
-        .is_some_and(|path| is_same(path, &args.file))
-    {
-        return Err(wrong_usage(anyhow!("--write would overwrite the session")));
     }
     // What is wrong with the file is told as of a file, not as of a source.
     let mut session = Session::open(&args.file)?;
@@ -66,7 +53,10 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
     let mut output = Output::open(args.write.as_deref())?;
     let written = match args.format {
         ExportFormat::Jsonl => export.lines(Lines::Json(Json::new(None)), &mut output),
-        ExportFormat::Csv => export.lines(Lines::Csv(Csv::new(None)), &mut output),
+        ExportFormat::Csv => {
+            let csv = Csv::new(None, screen::is_shown(args.write.is_none()));
+            export.lines(Lines::Csv(csv), &mut output)
+        }
         ExportFormat::Ecs => export.documents(&mut output, |run| Documents::ecs(run)),
         ExportFormat::Ocsf => export.documents(&mut output, |run| Documents::ocsf(run)),
         #[cfg(feature = "parquet")]
@@ -89,11 +79,6 @@ pub fn run(args: ExportArgs) -> Result<Exit> {
         }
         None => Exit::Fine,
     })
-}
-
-fn is_same(path: &Path, other: &Path) -> bool {
-    let place = |path: &Path| Some((path.metadata().ok()?.dev(), path.metadata().ok()?.ino()));
-    place(path).is_some_and(|x| place(other) == Some(x))
 }
 
 struct Export<'a> {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use wildmatch::WildMatch;
 
-use crate::cli::FilterArgs;
-use crate::event::{Family, Proto};
+use crate::cli::{EventFilterArgs, FilterArgs};
+use crate::event::{Event, Family, Proto};
 use crate::filter::{Expr, Filter, Spans, Subject};
 use crate::user::Users;
 
@@ -47,6 +47,18 @@ pub fn new<S: Subject>(args: FilterArgs) -> Result<Filter> {
             .map(|x| Expr::new::<S>(&x).context("--filter"))
             .transpose()?,
         ..Filter::default()
+    })
+}
+
+/// A filter of events.
+///
+/// # Errors
+/// As [`new`].
+pub fn of_events(args: EventFilterArgs) -> Result<Filter> {
+    Ok(Filter {
+        kinds: args.event,
+        failed: args.failed,
+        ..new::<Event>(args.any)?
     })
 }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod export;
+mod file;
 mod filter;
 mod holders;
 mod interrupt;
@@ -97,10 +98,7 @@ fn run(cli: Cli) -> Result<Exit> {
 fn say(text: &str) {
     use std::io::Write as _;
     // Names of files and what is in them may be hostile.
-    let lines: Vec<_> = text
-        .lines()
-        .map(|line| sanitize::text(line.as_bytes()))
-        .collect();
+    let lines: Vec<_> = text.lines().map(sanitize::escaped).collect();
     let _ = writeln!(std::io::stderr(), "portwatch: {}", lines.join("\n"));
 }
 

@@ -5,9 +5,9 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use crate::session;
+use super::file::{self, Existing};
 
 /// The sink of lines. What is put into `buffer` is written by [`Output::flush`].
 pub struct Output {
@@ -18,15 +18,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Creates the file, or takes stdout.
+    /// Creates the file, or takes stdout, which is also `-`.
+    ///
+    /// # Errors
+    /// When it cannot be created, or is there already.
     pub fn open(path: Option<&Path>) -> Result<Self> {
+        let path = path.filter(|path| *path != Path::new("-"));
         let file = match path {
-            Some(path) if session::is_session(path) => {
-                bail!("{} is a session: name another file", path.display())
-            }
-            Some(path) => {
-                File::create(path).with_context(|| format!("creating {}", path.display()))?
-            }
+            Some(path) => file::create(path, Existing::Kept)?,
             None => {
                 let stdout = std::io::stdout().as_fd().try_clone_to_owned();
                 File::from(stdout.context("opening stdout")?)

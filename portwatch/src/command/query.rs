@@ -45,7 +45,7 @@ fn answer(db: &Connection, sql: &str, format: cli::Output, output: &mut Output) 
     let columns = statement.column_names();
     let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
     let count = columns.len();
-    let mut answer = Answer::new(columns, format, screen::style(false, true).colour);
+    let mut answer = new(columns, format);
     answer.header(&mut output.buffer);
     let failed = |failed| error(question::refusal(db, failed));
     let mut rows = statement.query([]).map_err(failed)?;
@@ -74,6 +74,11 @@ fn answer(db: &Connection, sql: &str, format: cli::Output, output: &mut Output) 
     outcome
 }
 
+fn new(columns: Vec<String>, format: cli::Output) -> Answer {
+    let colour = screen::style(false, true).colour;
+    Answer::new(columns, format, screen::is_shown(true), colour)
+}
+
 fn from_stdin() -> Result<String> {
     let mut sql = String::new();
     let mut stdin = std::io::stdin().take(LONGEST + 1);
@@ -97,7 +102,7 @@ fn error(refusal: Refusal) -> Error {
 fn schema(db: &Connection, format: cli::Output, output: &mut Output) -> Result<()> {
     let views = question::views(db)?;
     let columns = ["view", "columns"].map(str::to_owned).to_vec();
-    let mut answer = Answer::new(columns, format, screen::style(false, true).colour);
+    let mut answer = new(columns, format);
     answer.header(&mut output.buffer);
     for (name, columns) in &views {
         let columns = match format {

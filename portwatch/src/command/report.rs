@@ -1,12 +1,11 @@
 //! `portwatch report`: a session as an HTML page.
 
-use std::fs::{self, File};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use super::file::{self, Existing};
 use super::say;
 use super::trace::summary::verdict;
 use crate::cli::ReportArgs;
@@ -30,8 +29,13 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
         Some(path) => Some(path.clone()),
         None => Some(args.session.with_extension("html")),
     };
+    let existing = match args.force {
+        true => Existing::Overwritten,
+        false => Existing::KeptWithoutForce,
+    };
     if let Some(path) = &to {
-        writable(path, args)?;
+        // Before all the work.
+        file::is_free(path, existing)?;
     } else {
         ensure!(
             !std::io::stdout().is_terminal(),
@@ -71,7 +75,7 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
             _ => {}
         },
         Some(path) => {
-            write(path, &html, args.force)?;
+            write(path, &html, existing)?;
             let mut size = String::new();
             human::push_bytes(&mut size, html.len() as u64);
             say(&format!("{}: {size}, {}", path.display(), told(&report)));
@@ -113,43 +117,12 @@ fn name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Whether the page may be written there, before all the work.
-fn writable(path: &PathBuf, args: &ReportArgs) -> Result<()> {
-    let Ok(there) = fs::metadata(path) else {
-        return Ok(());
-    };
-    let session = fs::metadata(&args.session);
-    let session = session.with_context(|| format!("opening {}", args.session.display()))?;
-    ensure!(
-        (there.dev(), there.ino()) != (session.dev(), session.ino()),
-        "{} is the session itself: name another file with -o",
-        path.display()
-    );
-    if there.is_file() && !args.force {
-        bail!(
-            "{} is there already: name another file with -o, or overwrite it with --force",
-            path.display()
-        );
-    }
-    Ok(())
-}
-
-/// The file is new, or may be overwritten.
-fn write(path: &Path, html: &str, force: bool) -> Result<()> {
-    let mut options = File::options();
-    options.write(true).mode(0o600);
-    // Also what is no file, such as a pipe, takes it.
-    match force || path.exists() && !path.is_file() {
-        true => options.create(true).truncate(true),
-        false => options.create_new(true),
-    };
-    let mut file = options
-        .open(path)
-        .with_context(|| format!("creating {}", path.display()))?;
+fn write(path: &Path, html: &str, existing: Existing) -> Result<()> {
+    let mut file = file::create(path, existing)?;
     let written = file.write_all(html.as_bytes());
-    if written.is_err() && path.is_file() {
+    if written.is_err() {
         // Half a page is none, and would be in the way of the next.
-        let _ = fs::remove_file(path);
+        let _ = file::remove(path);
     }
     written.with_context(|| format!("writing {}", path.display()))
 }

@@ -6,9 +6,14 @@ use jiff::tz::TimeZone;
 
 use crate::view::lines::Style;
 
+/// Whether what is written goes to a terminal.
+pub fn is_shown(to_stdout: bool) -> bool {
+    to_stdout && std::io::stdout().is_terminal()
+}
+
 /// How text looks depends on whether someone looks at it.
 pub fn style(numeric: bool, to_stdout: bool) -> Style {
-    let screen = to_stdout && std::io::stdout().is_terminal();
+    let screen = is_shown(to_stdout);
     let set = |name: &str| std::env::var_os(name).is_some_and(|x| !x.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|x| x == "dumb");
     Style {

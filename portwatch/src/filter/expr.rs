@@ -14,8 +14,9 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{Context, Program, Value as Cel};
 
-use super::check::{Check, Type};
+use super::check::Check;
 use super::names;
+use super::types::Type;
 
 use crate::event::{self, Event, Field, Kind, Origin, Peer, Value};
 use crate::row::{Column, Row, State};

@@ -4,6 +4,7 @@ mod check;
 mod expr;
 mod names;
 mod span;
+mod types;
 
 use std::net::IpAddr;
 

@@ -39,7 +39,7 @@ const STEPS: i32 = 10_000;
 /// # Errors
 /// When it is none, or of a newer version.
 pub fn open(path: &Path, stop: Arc<AtomicBool>) -> Result<Connection> {
-    let mut db = super::readable(path)?;
+    let mut db = super::file::readable(path)?;
     db.authorizer(Some(authorize))?;
     db.progress_handler(STEPS, Some(move || stop.load(Ordering::Relaxed)))?;
     Ok(db)
@@ -54,6 +54,10 @@ pub fn prepare<'db>(db: &'db Connection, sql: &str) -> Result<Statement<'db>, Re
     // What no authorizer is asked about, such as VACUUM INTO.
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(Refusal::Wrong(ONLY_READS.to_owned()));
+    }
+    if statement.parameter_count() > 0 {
+        let text = "a question has no parameters: write the value instead of ? or :name";
+        return Err(Refusal::Wrong(text.to_owned()));
     }
     Ok(statement)
 }

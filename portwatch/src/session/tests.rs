@@ -1,5 +1,6 @@
 //! What goes into a session comes out again, and what is done to it behind its back is found.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -201,7 +202,7 @@ proptest! {
 #[test]
 fn runs_follow_one_another() {
     let (_folder, path) = session(&traffic()[..2]);
-    record(&append(&path).unwrap(), &traffic()[..1]);
+    record(&append(&path, None).unwrap(), &traffic()[..1]);
     let mut session = Session::open(&path).unwrap();
     let runs = session.runs().unwrap();
     let events: Vec<_> = runs.iter().map(|run| run.events.clone()).collect();
@@ -333,6 +334,9 @@ fn other_files_are_refused_by_name() {
     db.pragma_update(None, "user_version", VERSION + 1).unwrap();
     let told = format!("{:#}", Session::open(&newer).err().unwrap());
     assert!(told.contains("use a newer one"), "{told}");
+    db.pragma_update(None, "user_version", 0).unwrap();
+    let told = format!("{:#}", Session::open(&newer).err().unwrap());
+    assert!(told.contains("is not a session, or is damaged"), "{told}");
     assert!(format!("{:#}", create(&newer).err().unwrap()).contains("is there already"));
     let foreign = folder.path().join("foreign");
     Connection::open(&foreign)

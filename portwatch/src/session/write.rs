@@ -210,6 +210,11 @@ impl<'db> Writer<'db> {
         self.batch.count(Table::Event)
     }
 
+    /// Hash of the last batch that was stored, which stands for all of the session; zeros before the first.
+    pub fn head(&self) -> blake3::Hash {
+        self.batch.head()
+    }
+
     /// Stores what was added since the last time, as one batch; `sign` makes a signature of its hash.
     ///
     /// # Errors

@@ -231,6 +231,11 @@ impl Live {
         Ok(accounts.clone())
     }
 
+    /// The accounts so far, without what is only known when nothing is attached any more.
+    pub fn accounts(&self) -> &Accounts {
+        &self.state.accounts
+    }
+
     /// Shows only what this process and its descendants do from now on.
     pub fn follow(&mut self, pid: u32) {
         self.state.followed.get_or_insert_default().insert(pid);

@@ -83,6 +83,17 @@ impl Source {
         }
     }
 
+    /// The accounts so far, but for what is only known at the end: runs that the kernel skipped, and
+    /// returns that it missed.
+    pub fn accounts(&self) -> Accounts {
+        match self {
+            Source::Live(live) => live.accounts().clone(),
+            Source::Poll(poll, _) => poll.accounts(),
+            // Its accounts are recorded.
+            Source::Session(_) => Accounts::default(),
+        }
+    }
+
     /// Ends it, appends what was still on its way and returns the accounts.
     ///
     /// # Errors

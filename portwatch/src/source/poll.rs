@@ -93,10 +93,15 @@ impl Poll {
     /// When there is nothing to read any more.
     pub fn finish(mut self, events: &mut Vec<Event>) -> Result<Accounts> {
         self.step(events)?;
-        Ok(Accounts {
+        Ok(self.accounts())
+    }
+
+    /// The accounts so far.
+    pub fn accounts(&self) -> Accounts {
+        Accounts {
             polled: Some(self.longest),
             ..Accounts::default()
-        })
+        }
     }
 
     /// Shows only what this process and its descendants do from now on, as far as they are seen:

@@ -1,6 +1,9 @@
 //! Rows that SQL gave, one by one: as an aligned table, as JSON, as CSV.
 
+use std::borrow::Cow;
+
 use rusqlite::types::ValueRef;
+use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
 use crate::cli::Output;
@@ -23,6 +26,8 @@ pub struct Answer {
     output: Output,
     colour: bool,
     table: Table,
+    /// On a terminal.
+    shown: bool,
 }
 
 /// An aligned table whose first rows are held back until it is known how wide they are.
@@ -42,7 +47,8 @@ enum Side {
 }
 
 impl Answer {
-    pub fn new(columns: Vec<String>, output: Output, colour: bool) -> Self {
+    /// `shown`: on a terminal, maybe in colour.
+    pub fn new(columns: Vec<String>, output: Output, shown: bool, colour: bool) -> Self {
         Self {
             columns: match output {
                 Output::Json => distinct(columns),
@@ -51,6 +57,7 @@ impl Answer {
             output,
             colour,
             table: Table::default(),
+            shown,
         }
     }
 
@@ -58,7 +65,7 @@ impl Answer {
     pub fn header(&self, out: &mut Vec<u8>) {
         if self.output == Output::Csv {
             for (at, name) in self.columns.iter().enumerate() {
-                put_csv(out, at, &sanitize::text(name.as_bytes()));
+                self.put_cell(out, at, "", name.as_bytes());
             }
             out.push(b'\n');
         }
@@ -70,7 +77,7 @@ impl Answer {
             Output::Json => self.put_object(out, row),
             Output::Csv => {
                 for (at, (name, value)) in self.columns.iter().zip(row).enumerate() {
-                    put_csv(out, at, &text(name, *value).unwrap_or_default());
+                    self.put_cell(out, at, name, &text(name, *value).unwrap_or_default());
                 }
                 out.push(b'\n');
             }
@@ -81,7 +88,8 @@ impl Answer {
                         ValueRef::Integer(_) | ValueRef::Real(_) => Side::Right,
                         _ => Side::Left,
                     };
-                    (text(name, value).unwrap_or_else(|| "-".into()), side)
+                    let text = text(name, value).map(|bytes| harmless(name, &bytes));
+                    (text.unwrap_or_else(|| "-".into()), side)
                 });
                 let cells = cells.collect();
                 if self.table.shape.is_empty() {
@@ -127,6 +135,17 @@ impl Answer {
         }
     }
 
+    fn put_cell(&self, out: &mut Vec<u8>, at: usize, name: &str, text: &[u8]) {
+        if at > 0 {
+            out.push(b',');
+        }
+        let text = match self.shown {
+            true => harmless(name, text).into(),
+            false => sanitize::utf8(text),
+        };
+        csv::put_quoted(out, text.as_bytes());
+    }
+
     fn put_object(&self, out: &mut Vec<u8>, row: &[ValueRef<'_>]) {
         out.push(b'{');
         for (at, (name, &value)) in self.columns.iter().zip(row).enumerate() {
@@ -156,11 +175,14 @@ fn put_line(out: &mut Vec<u8>, line: &Line) {
     out.push(b'\n');
 }
 
-fn put_csv(out: &mut Vec<u8>, at: usize, text: &str) {
-    if at > 0 {
-        out.push(b',');
+/// Text of this column as it may be shown. JSON has escapes of its own.
+fn harmless(name: &str, bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if NESTED.contains(&name) && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+            sanitize::escaped(text)
+        }
+        _ => sanitize::text(bytes),
     }
-    csv::put_quoted(out, text.as_bytes());
 }
 
 /// Names that differ, as keys of an object have to: the second `x` is `x:1`.
@@ -175,17 +197,18 @@ fn distinct(names: Vec<String>) -> Vec<String> {
     known
 }
 
-/// A value made harmless; `None` for NULL.
-fn text(name: &str, value: ValueRef<'_>) -> Option<String> {
+/// A value as text, maybe hostile and no UTF-8; `None` for NULL.
+fn text<'a>(name: &str, value: ValueRef<'a>) -> Option<Cow<'a, [u8]>> {
     Some(match value {
         ValueRef::Null => return None,
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Real(number) => {
-            real(number).map_or_else(|| number.to_string(), |x| x.to_string())
-        }
-        ValueRef::Text(bytes) => sanitize::text(bytes),
-        ValueRef::Blob(bytes) if name == "comm" => sanitize::text(comm(bytes)),
-        ValueRef::Blob(bytes) => hex(bytes),
+        ValueRef::Integer(number) => number.to_string().into_bytes().into(),
+        ValueRef::Real(number) => real(number)
+            .map_or_else(|| number.to_string(), |x| x.to_string())
+            .into_bytes()
+            .into(),
+        ValueRef::Text(bytes) => bytes.into(),
+        ValueRef::Blob(bytes) if name == "comm" => comm(bytes).into(),
+        ValueRef::Blob(bytes) => hex(bytes).into_bytes().into(),
     })
 }
 
@@ -197,9 +220,9 @@ fn json_of(name: &str, value: ValueRef<'_>) -> Json {
         ValueRef::Text(bytes) => {
             let nested = NESTED.contains(&name);
             let parsed = nested.then(|| serde_json::from_slice(bytes).ok()).flatten();
-            parsed.unwrap_or_else(|| String::from_utf8_lossy(bytes).into())
+            parsed.unwrap_or_else(|| sanitize::utf8(bytes).into())
         }
-        ValueRef::Blob(bytes) if name == "comm" => String::from_utf8_lossy(comm(bytes)).into(),
+        ValueRef::Blob(bytes) if name == "comm" => sanitize::utf8(comm(bytes)).into(),
         ValueRef::Blob(bytes) => hex(bytes).into(),
     }
 }

@@ -100,6 +100,14 @@ pub fn dated(ns: u64, zone: &TimeZone) -> String {
     then.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// The same in milliseconds and with the zone, as `--at` takes it: `2026-11-23 03:12:07.123+01:00`.
+pub fn exact(ns: u64, zone: &TimeZone) -> String {
+    let then = zoned(ns / SECOND, zone);
+    let ms = ns % SECOND / 1_000_000;
+    let day = then.strftime("%Y-%m-%d %H:%M:%S");
+    format!("{day}.{ms:03}{}", then.strftime("%:z"))
+}
+
 /// 2^64 ns are 584 years, well inside what a timestamp can hold; the epoch stands in otherwise.
 fn zoned(second: u64, zone: &TimeZone) -> jiff::Zoned {
     let second = i64::try_from(second).unwrap_or_default();
@@ -144,6 +152,15 @@ mod tests {
             assert_eq!(brief(then, now, &TimeZone::UTC), short);
             assert_eq!(full(then, now, &TimeZone::UTC), long);
         }
+    }
+
+    #[test]
+    fn an_exact_time_can_be_asked_for() {
+        let zone = TimeZone::fixed(jiff::tz::offset(-5));
+        let text = exact(1_700_000_000_123_999_999, &zone);
+        assert_eq!(text, "2023-11-14 17:13:20.123-05:00");
+        let read: crate::cli::When = text.parse().unwrap();
+        assert_eq!(read, crate::cli::When::Exact(1_700_000_000_123_000_000));
     }
 
     #[test]

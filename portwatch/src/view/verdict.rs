@@ -5,14 +5,33 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Result;
+use blake3::Hash;
 use serde_json::{Map, Value, json};
 
 use crate::sanitize;
 use crate::session::{Fault, Verdict};
 use crate::view::time::Utc;
 
+/// What sessions are to be besides whole.
+pub struct Asked<'a> {
+    /// Fingerprint of the key that signatures were checked by.
+    pub key: Option<&'a str>,
+    pub head: Option<Hash>,
+}
+
+impl Asked<'_> {
+    /// Whether a session is whole, and all that was asked for.
+    pub fn is_met(&self, verdict: &Verdict) -> bool {
+        verdict.fault.is_none() && self.has_head(verdict)
+    }
+
+    fn has_head(&self, verdict: &Verdict) -> bool {
+        self.head.is_none() || self.head == verdict.head
+    }
+}
+
 /// Appends lines that begin with the name of the file.
-pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, key: Option<&str>) {
+pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, asked: &Asked<'_>) {
     let name = sanitize::text(file.as_os_str().as_bytes());
     let mut line = |text: &str| {
         out.extend_from_slice(format!("{name}: {text}\n").as_bytes());
@@ -22,6 +41,7 @@ pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, key: Option<&str>
         None => {
             line(&format!("whole: {extent}"));
             line(&runs(verdict));
+            line(&head(verdict, asked));
         }
         Some(fault) => {
             line(&format!(
@@ -35,11 +55,11 @@ pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, key: Option<&str>
             });
         }
     }
-    line(&signatures(verdict, key));
+    line(&signatures(verdict, asked.key));
 }
 
-/// Appends one object on a line; `key` is the fingerprint of the key that signatures were checked by.
-pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, key: Option<&str>) {
+/// Appends one object on a line.
+pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, asked: &Asked<'_>) {
     let mut object = Map::new();
     object.insert("file".into(), file.to_string_lossy().into());
     match found {
@@ -51,12 +71,18 @@ pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, key: Option
             if let Some(until) = verdict.until {
                 object.insert("until".into(), Utc::text(until).into());
             }
+            if let Some(head) = verdict.head {
+                object.insert("head".into(), head.to_string().into());
+            }
+            if whole && asked.head.is_some() {
+                object.insert("as_expected".into(), asked.has_head(verdict).into());
+            }
             if whole {
                 object.insert("runs".into(), verdict.runs.into());
                 object.insert("unfinished".into(), verdict.unfinished.clone().into());
             }
             object.insert("signed".into(), verdict.signed.into());
-            if let Some(key) = key {
+            if let Some(key) = asked.key {
                 object.insert("key".into(), key.into());
             }
             if let Some(fault) = &verdict.fault {
@@ -136,6 +162,20 @@ fn runs(verdict: &Verdict) -> String {
             let open = open.join(", ");
             format!("{runs}, not finished: {open} (goes on, was killed, or the end was cut off)")
         }
+    }
+}
+
+fn head(verdict: &Verdict, asked: &Asked<'_>) -> String {
+    let head = match verdict.head {
+        None => "no head".to_owned(),
+        Some(head) => format!("head {head}"),
+    };
+    match asked.head {
+        None => head,
+        Some(_) if asked.has_head(verdict) => format!("{head}, as expected"),
+        Some(_) => format!(
+            "FAULT: {head} is not the one expected: its end was cut off, a run was added, or it is another session"
+        ),
     }
 }
 

@@ -5,7 +5,9 @@ mod make;
 mod query;
 mod verify;
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -45,6 +47,26 @@ fn prints(args: &[&str]) -> String {
     let (code, stdout, stderr) = says(args);
     assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
     stdout
+}
+
+/// The same on a terminal.
+fn shows(args: &[&str]) -> String {
+    let (mut ours, mut theirs) = (0, 0);
+    let (nothing, none) = (std::ptr::null_mut(), std::ptr::null());
+    // SAFETY: the descriptors are stored in integers that live until after the call; the rest is optional.
+    let opened = unsafe { libc::openpty(&mut ours, &mut theirs, nothing, none, none.cast()) };
+    assert_eq!(opened, 0, "no terminal");
+    // SAFETY: both were just opened, and are nobody else's.
+    let (ours, theirs) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+    let mut command = portwatch(args);
+    let mut child = command.stdout(theirs).spawn().unwrap();
+    // Has the other end of the terminal, too.
+    drop(command);
+    let mut shown = Vec::new();
+    // When nobody has the terminal any more, reading fails.
+    let _ = (&ours).read_to_end(&mut shown);
+    assert!(child.wait().unwrap().success(), "{args:?}");
+    String::from_utf8(shown).unwrap().replace("\r\n", "\n")
 }
 
 /// A folder with a session in it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use expect_test::{Expect, expect};
 use serde_json::Value as Json;
 
-use super::{name, portwatch, prints, says, says_of, session};
+use super::{name, portwatch, prints, says, says_of, session, shows};
 
 fn check(args: &[&str], expected: Expect) {
     let (_folder, path) = session();
@@ -55,7 +55,7 @@ fn json_has_a_row_a_line_and_lists_as_lists() {
             "json",
         ],
         expect![[r#"
-            {"seq":3,"comm":"\u001b]0;x\u0007�","args":["=cmd|' /C calc'!A0","\u001b[2J\n,\""],"holders":[{"comm":"nginx","pid":812,"sock":7}],"sock":null,"half":0.5,"bytes":"00ff","seq:1":3}
+            {"seq":3,"comm":"\u001b]0;x\u0007\\xff","args":["=cmd|' /C calc'!A0","\u001b[2J\n,\""],"holders":[{"comm":"nginx","pid":812,"sock":7}],"sock":null,"half":0.5,"bytes":"00ff","seq:1":3}
             {"seq":5,"comm":"nginx","args":["nginx","-g","daemon off;"],"holders":null,"sock":-1,"half":0.5,"bytes":"00ff","seq:1":5}
         "#]],
     );
@@ -63,16 +63,42 @@ fn json_has_a_row_a_line_and_lists_as_lists() {
 
 #[test]
 fn csv_is_as_that_of_trace() {
+    let (_folder, path) = session();
+    let sql = "SELECT seq, comm, exe, args, error FROM events WHERE seq IN (1, 3)";
+    let args = ["query", name(&path), sql, "-o", "csv"];
+    let on_terminal = shows(&args);
+    expect![[r#"
+        seq,comm,exe,args,error
+        1,nginx,/usr/sbin/nginx,"[""nginx"",""-g"",""daemon off;""]",
+        3,\x1b]0;x\x07\xff,/tmp/\u{202e}gpj.x,"[""=cmd|' /C calc'!A0"",""\u001b[2J\n,\""""]",EADDRINUSE
+    "#]]
+    .assert_eq(&on_terminal);
+    // what reads it elsewhere gets what it was
+    let exact = on_terminal
+        .replace("\\x1b", "\x1b")
+        .replace("\\x07", "\x07")
+        .replace("\\u{202e}", "\u{202e}");
+    assert_eq!(prints(&args), exact);
+}
+
+#[test]
+fn a_backslash_and_a_newline_do_not_look_alike() {
+    let sql = "SELECT 'a\\nb' AS x UNION ALL SELECT 'a' || char(10) || 'b'";
     check(
-        &[
-            "SELECT seq, comm, exe, args, error FROM events WHERE seq IN (1, 3)",
-            "-o",
-            "csv",
-        ],
+        &[sql],
         expect![[r#"
-            seq,comm,exe,args,error
-            1,nginx,/usr/sbin/nginx,"[""nginx"",""-g"",""daemon off;""]",
-            3,\x1b]0;x\x07\xff,/tmp/\u{202e}gpj.x,"[""=cmd|' /C calc'!A0"",""\u001b[2J\n,\""""]",EADDRINUSE
+            X
+            a\\nb
+            a\nb
+        "#]],
+    );
+    check(
+        &[sql, "-o", "csv"],
+        expect![[r#"
+            x
+            a\nb
+            "a
+            b"
         "#]],
     );
 }
@@ -127,6 +153,14 @@ fn wrong_sql_is_told_with_its_place() {
         ("SELECT 1; SELECT 2", "only one statement at a time"),
         ("", "there is no SQL in it"),
         ("/* nothing */", "there is no SQL in it"),
+        (
+            "SELECT ?",
+            "has no parameters: write the value instead of ?",
+        ),
+        (
+            "SELECT pid FROM events WHERE pid = :pid",
+            "has no parameters",
+        ),
         ("SELECT json('{')", "malformed JSON"),
         ("SELECT * FROM \"\x1b[2J\"", "no such table: \\x1b[2J"),
     ] {

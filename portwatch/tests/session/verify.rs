@@ -25,10 +25,12 @@ fn key(name: &str) -> String {
 fn a_whole_session_is_told_a_line_a_fact() {
     let (_folder, path) = session();
     let text = prints(&["verify", name(&path)]);
-    let text = text.replace(name(&path), "s.db");
+    let head = head(&path);
+    let text = text.replace(name(&path), "s.db").replace(&head, "HEAD");
     expect_test::expect![[r#"
         s.db: whole: 12 batches, 101 events, until 2026-11-23T03:12:00.301000000Z
         s.db: 1 run, finished
+        s.db: head HEAD
         s.db: not signed: who can write the file can make all of it anew
     "#]]
     .assert_eq(&text);
@@ -36,7 +38,131 @@ fn a_whole_session_is_told_a_line_a_fact() {
     assert_eq!(json["whole"], true);
     assert_eq!((&json["events"], &json["signed"]), (&101.into(), &0.into()));
     assert_eq!(json["until"], "2026-11-23T03:12:00.301000000Z");
+    assert_eq!(
+        (&json["head"], json.get("as_expected")),
+        (&head.into(), None)
+    );
     assert_eq!(json.get("fault"), None);
+}
+
+fn head(path: &Path) -> String {
+    session::verify(path, None)
+        .unwrap()
+        .head
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn what_was_cut_off_is_missed_by_those_who_know_the_head() {
+    let (_folder, path) = session();
+    let first = head(&path);
+    let told = |expected: &str, code: i32| {
+        let args = ["verify", name(&path), "--expect", expected];
+        let (ended, text, stderr) = says(&args);
+        assert_eq!((ended, stderr.as_str()), (code, ""), "{text}");
+        let (ended, json, _) = says(&[&args[..], &["-o", "json"]].concat());
+        let json: Json = serde_json::from_str(&json).unwrap();
+        assert_eq!(ended, code);
+        assert_eq!(json["as_expected"], code == 0);
+        text
+    };
+    assert!(told(&first, 0).contains(&format!("head {first}, as expected")));
+    // upper case is the same number
+    told(&first.to_uppercase(), 0);
+    make::run(&session::append(&path, None).unwrap(), None, true);
+    let both = head(&path);
+    told(&both, 0);
+    assert!(told(&first, 1).contains("is not the one expected"));
+    // The whole second run: nothing but the head tells.
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "foreign_keys", false).unwrap();
+    for (table, counts) in [
+        ("raw_run", "runs"),
+        ("raw_finish", "finishes"),
+        ("raw_address", "addresses"),
+        ("raw_what", "whats"),
+        ("raw_process", "processes"),
+        ("raw_owner", "owners"),
+        ("raw_exit", "exits"),
+        ("raw_event", "events"),
+        ("raw_checkpoint", "checkpoints"),
+        ("raw_open", "opens"),
+    ] {
+        let before = format!("(SELECT max({counts}) FROM raw_batch WHERE run = 1)");
+        let sql = format!("DELETE FROM {table} WHERE id > {before}");
+        db.execute_batch(&sql).unwrap();
+    }
+    db.execute_batch("DELETE FROM raw_batch WHERE run = 2")
+        .unwrap();
+    drop(db);
+    assert_eq!(head(&path), first);
+    assert!(told(&both, 1).contains("FAULT: head "));
+    let (code, _, stderr) = says(&["verify", "a", "b", "--expect", &first]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("--expect is about one session"), "{stderr}");
+}
+
+#[test]
+fn nothing_is_added_to_what_was_altered_at_its_end() {
+    for (sql, expected) in [
+        (
+            "UPDATE raw_finish SET complete = 1",
+            "the rows of its last batch, 12, were altered",
+        ),
+        ("DELETE FROM raw_finish", "row 1 of raw_finish is missing"),
+        ("DELETE FROM raw_batch WHERE id = 11", "batch 11 is missing"),
+        ("DELETE FROM raw_batch WHERE id = 12", "belong to no batch"),
+        (
+            "DELETE FROM raw_batch",
+            "rows of raw_run belong to no batch",
+        ),
+        (
+            "UPDATE raw_batch SET hash = x'00' WHERE id = 12",
+            "the file is damaged",
+        ),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON raw_run BEGIN DELETE FROM raw_batch; END",
+            "its tables or views",
+        ),
+    ] {
+        let (_folder, path) = session();
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let before = fs::read(&path).unwrap();
+        let told = format!("{:#}", session::append(&path, None).err().expect(sql));
+        let remedy = "is not added to (portwatch verify tells more): record into a new file";
+        assert!(
+            told.contains(expected) && told.contains(remedy),
+            "{sql}: {told}"
+        );
+        assert!(fs::read(&path).unwrap() == before, "{sql}: it was touched");
+    }
+    // What comes earlier is for verify to find.
+    let (_folder, path) = session();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("UPDATE raw_event SET rport = 81 WHERE id = 45")
+        .unwrap();
+    drop(db);
+    session::append(&path, None).unwrap();
+}
+
+#[test]
+fn a_signed_session_is_added_to_with_a_key_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let (secret, _) = keys();
+    make::session(&path, Some(&secret));
+    let told = format!("{:#}", session::append(&path, None).err().unwrap());
+    assert!(
+        told.contains("is signed, and what is added to it has to be: give --sign KEY"),
+        "{told}"
+    );
+    make::run(
+        &session::append(&path, Some(&secret)).unwrap(),
+        Some(&secret),
+        true,
+    );
+    prints(&["verify", name(&path), "--key", &key("ed25519.pub")]);
 }
 
 #[test]
@@ -84,7 +210,7 @@ fn signatures_tell_whose_session_it_is() {
     );
 
     // an unsigned batch behind signed ones
-    make::run(&session::append(&path).unwrap(), None, true);
+    make::run(&session::append(&path, Some(&secret)).unwrap(), None, true);
     assert_eq!(says(&["verify", name(&path)]).0, 0);
     let (code, text, _) = says(&["verify", name(&path), "--key", &key("ed25519.pub")]);
     assert_eq!(code, 1);

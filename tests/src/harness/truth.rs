@@ -113,6 +113,15 @@ pub struct Process {
     pub args: Vec<String>,
 }
 
+/// Bytes as they are to arrive: what is not UTF-8 as `\xff`.
+pub fn text(bytes: &[u8]) -> String {
+    let chunks = bytes.utf8_chunks().flat_map(|chunk| {
+        let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        std::iter::once(chunk.valid().to_owned()).chain(invalid)
+    });
+    chunks.collect()
+}
+
 impl Process {
     /// The calling process.
     ///
@@ -120,7 +129,6 @@ impl Process {
     /// When /proc cannot be read.
     pub fn current() -> Result<Self> {
         let cmdline = fs::read("/proc/self/cmdline").context("reading /proc/self/cmdline")?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let comm = fs::read("/proc/self/comm").context("reading /proc/self/comm")?;
         let exe = fs::read_link("/proc/self/exe").context("reading /proc/self/exe")?;
         Ok(Self {

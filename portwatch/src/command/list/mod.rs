@@ -59,7 +59,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
     let columns = (!args.fields.is_empty()).then_some(args.fields);
     let view = match args.output {
         cli::Output::Json => Rows::Json(columns),
-        cli::Output::Csv => Rows::Csv(columns),
+        cli::Output::Csv => Rows::Csv(columns, screen::is_shown(true)),
         cli::Output::Text => {
             let layout = match columns {
                 Some(columns) => Layout::Chosen(columns),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lru::LruCache;
 
 use crate::event::Context;
+use crate::sanitize;
 
 /// Most executables remembered.
 const REMEMBERED: NonZeroUsize = const { NonZeroUsize::new(4096).unwrap() };
@@ -59,7 +60,7 @@ fn open(pid: Option<u32>, context: &Context, started: Option<u64>) -> Option<Fil
         let link = PathBuf::from(format!("/proc/{pid}/exe"));
         // It may run another program by now, and its number may have been given away.
         let runs = std::fs::read_link(&link).unwrap_or_default();
-        let runs = runs.to_string_lossy();
+        let runs = sanitize::utf8(runs.as_os_str().as_encoded_bytes());
         if runs.trim_end_matches(" (deleted)") == name {
             return File::open(link).ok();
         }

@@ -9,18 +9,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cli::RecordArgs;
-use crate::command::say;
-use crate::session::{self, Writable};
+use crate::session::{self, SecretKey, Writable};
 
 /// Which files there are and come.
 pub struct Files {
     base: PathBuf,
-    number: u64,
+    /// Those of this recording, but for the ones that were deleted; the last one is being written.
+    parts: Vec<Part>,
     most: Option<NonZeroUsize>,
     pub limits: Limits,
     /// Made by us and still without a run.
     fresh: bool,
 }
+
+/// A file of this recording.
+struct Part {
+    number: u64,
+    path: PathBuf,
+    identity: Identity,
+    /// It was not there before.
+    made: bool,
+}
+
+/// Device and inode of a file.
+type Identity = (u64, u64);
 
 /// When a file is to be followed by another one.
 #[derive(Clone, Copy)]
@@ -33,20 +45,19 @@ pub struct Limits {
 pub struct Open {
     pub db: Writable,
     pub path: PathBuf,
-    /// Device and inode of the file.
-    identity: (u64, u64),
+    identity: Identity,
     since: Instant,
 }
 
 impl Files {
-    /// Makes or opens the first file.
+    /// Makes or opens the first file; one that is signed takes a key.
     ///
     /// # Errors
     /// When it is there and not to be appended to, or cannot be had.
-    pub fn open(args: &RecordArgs) -> Result<(Self, Open)> {
+    pub fn open(args: &RecordArgs, key: Option<&SecretKey>) -> Result<(Self, Open)> {
         let mut files = Self {
             base: args.file.clone(),
-            number: 0,
+            parts: Vec::new(),
             most: args.max_files,
             limits: Limits {
                 size: args.max_size,
@@ -54,37 +65,77 @@ impl Files {
             },
             fresh: false,
         };
-        if args.append {
-            let last = numbered(&files.base)?.last().copied();
-            files.number = last.unwrap_or(0);
-        }
-        let path = files.path(files.number);
-        let open = match args.append {
-            true => append(path)?,
-            false => create(path)?,
+        let number = match args.append {
+            true => numbered(&files.base)?.last().copied().unwrap_or(0),
+            false => 0,
+        };
+        let path = files.path(number);
+        let db = match args.append {
+            true => session::append(&path, key)?,
+            false => session::create(&path)?,
         };
         // Not before: what is there already is none of ours.
         files.fresh = !args.append;
+        let open = files.add(number, path, db, files.fresh)?;
         Ok((files, open))
     }
 
-    /// Makes the file that follows all others, and deletes those that are too many.
+    /// Makes the file that follows all others, and deletes those of this recording that are too many.
     ///
     /// # Errors
-    /// When it cannot be made. Those that cannot be deleted stay, which is said.
-    pub fn next(&mut self) -> Result<Open> {
-        let mut all = numbered(&self.base)?;
-        self.number = all.last().copied().unwrap_or(0).max(self.number) + 1;
-        let open = create(self.path(self.number))?;
-        all.push(self.number);
+    /// When it cannot be made. Those that cannot be deleted stay, which `say` is told.
+    pub fn next(&mut self, mut say: impl FnMut(String)) -> Result<Open> {
+        let there = numbered(&self.base)?.last().copied();
+        let ours = self.parts.last().map(|part| part.number);
+        let number = there.max(ours).unwrap_or(0) + 1;
+        let path = self.path(number);
+        let db = session::create(&path)?;
+        let open = self.add(number, path, db, true)?;
         let most = self.most.map_or(usize::MAX, NonZeroUsize::get);
-        for &number in &all[..all.len().saturating_sub(most)] {
-            let path = self.path(number);
-            if let Err(error) = delete(&path) {
-                say(&format!("{} stays: {error:#}", path.display()));
+        let mut many = self.parts.iter().filter(|part| part.made).count();
+        self.parts.retain(|part| {
+            if !part.made || many <= most {
+                return true;
             }
-        }
+            many -= 1;
+            let deleted = part.delete();
+            if let Err(error) = &deleted {
+                say(format!("{} stays: {error:#}", part.path.display()));
+            }
+            deleted.is_err()
+        });
         Ok(open)
+    }
+
+    fn add(&mut self, number: u64, path: PathBuf, db: Writable, made: bool) -> Result<Open> {
+        let identity = identity(&path)?;
+        self.parts.push(Part {
+            number,
+            path: path.clone(),
+            identity,
+            made,
+        });
+        Ok(Open {
+            db,
+            path,
+            identity,
+            since: Instant::now(),
+        })
+    }
+
+    /// Name of the file, or of the first and the last, of those that are there.
+    pub fn names(&self) -> String {
+        let there: Vec<&Part> = self.parts.iter().filter(|part| part.is_there()).collect();
+        match there[..] {
+            [] => "files that were removed".to_owned(),
+            [one] => one.path.display().to_string(),
+            [first, .., last] => format!(
+                "{} to {} ({} files)",
+                first.path.display(),
+                last.path.display(),
+                there.len()
+            ),
+        }
     }
 
     /// A run begins.
@@ -108,12 +159,39 @@ impl Files {
     }
 }
 
+impl Part {
+    fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|there| there == self.identity)
+    }
+
+    /// Deletes it with its journal, but nothing else that has its name by now.
+    fn delete(&self) -> Result<()> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        ensure!(
+            !session::is_being_written(&self.path)?,
+            "it is being recorded into"
+        );
+        fs::remove_file(&self.path)?;
+        for suffix in ["-wal", "-shm"] {
+            let mut journal = self.path.clone().into_os_string();
+            journal.push(suffix);
+            match fs::remove_file(journal) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Files {
     /// When nothing could be recorded after all, the file that was made for it goes away.
     fn drop(&mut self) {
-        if self.fresh {
+        if let Some(part) = self.parts.last().filter(|_| self.fresh) {
             // What stays is an empty session.
-            let _ = delete(&self.path(self.number));
+            let _ = part.delete();
         }
     }
 }
@@ -143,7 +221,7 @@ impl Open {
     /// # Errors
     /// When it is not: what is recorded would go nowhere.
     pub fn is_there(&self) -> Result<()> {
-        let there = identity(&self.path).is_ok_and(|x| x == self.identity);
+        let there = identity(&self.path).is_ok_and(|there| there == self.identity);
         ensure!(there, "the file was removed or renamed");
         Ok(())
     }
@@ -158,27 +236,7 @@ impl Open {
     }
 }
 
-fn create(path: PathBuf) -> Result<Open> {
-    let db = session::create(&path)?;
-    Ok(Open {
-        db,
-        identity: identity(&path)?,
-        path,
-        since: Instant::now(),
-    })
-}
-
-fn append(path: PathBuf) -> Result<Open> {
-    let db = session::append(&path)?;
-    Ok(Open {
-        db,
-        identity: identity(&path)?,
-        path,
-        since: Instant::now(),
-    })
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+fn identity(path: &Path) -> std::io::Result<Identity> {
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
@@ -208,25 +266,6 @@ fn number(base: &Path, name: &Path) -> Option<u64> {
     let number: u64 = digits.parse().ok().filter(|&number| number > 0)?;
     // As we write it: no sign, no zeros in front.
     (stem.file_stem() == base.file_stem() && number.to_string() == digits).then_some(number)
-}
-
-/// Only what is a session, with its journal.
-fn delete(path: &Path) -> Result<()> {
-    ensure!(
-        !session::is_being_written(path)?,
-        "it is being recorded into"
-    );
-    session::Session::open(path)?;
-    fs::remove_file(path)?;
-    for suffix in ["-wal", "-shm"] {
-        let mut journal = path.as_os_str().to_owned();
-        journal.push(suffix);
-        match fs::remove_file(journal) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 pub fn directory(file: &Path) -> &Path {

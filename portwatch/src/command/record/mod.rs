@@ -3,9 +3,13 @@
 
 mod executables;
 mod files;
+mod filling;
+mod outcome;
+mod print;
 mod processes;
 mod progress;
 mod recorder;
+mod shared;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,16 +37,19 @@ use crate::clock::{Clock, boot};
 use crate::event::Kind;
 use crate::exit::Exit;
 use crate::privileges;
+use crate::sanitize;
 use crate::session::{Run, SecretKey};
 use crate::snapshot::Rows;
 use crate::source::{self, News, Source, live};
 use crate::view::doctor::plan_json;
-use crate::view::human;
 use crate::view::lines::{Csv, Json, Lines, Text};
 
 use files::Files;
+use outcome::Outcome;
+use print::Print;
 use progress::Progress;
-use recorder::{Farewell, Message, Outcome, Print, Recorder, Shared};
+use recorder::Recorder;
+use shared::{Farewell, Message, Shared};
 
 /// How often what was recorded is stored.
 const STORE: Duration = Duration::from_millis(250);
@@ -53,9 +60,6 @@ const WAITING: usize = 8;
 /// A busy machine is to be recorded too: this and all later threads go before others of the same
 /// niceness, as auditd(8) does with its priority_boost. The command was started before.
 const NICER: i32 = -10;
-
-/// With so many events the bytes that each takes say something.
-const MANY: u64 = 1_000;
 
 /// Records until something ends it.
 ///
@@ -76,6 +80,10 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             "--max-files is for files that follow each other: give --max-size or --max-age, too";
         return Err(wrong_usage(anyhow!(text)));
     }
+    if args.file == Path::new("-") {
+        let text = "a session cannot be written to stdout: name a file, such as s.db (-o json prints events, too)";
+        return Err(wrong_usage(anyhow!(text)));
+    }
     let command = (!args.command.is_empty()).then_some(&args.command);
     let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
@@ -83,7 +91,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         say("others may read the key: chmod 600 it");
     }
     let key = key.map(Arc::new);
-    let (files, file) = Files::open(&args)?;
+    let (files, file) = Files::open(&args, key.as_deref())?;
     let tier = args.probes.probes.tier();
     let mut source = Source::start(&source::Options {
         poll: args.source.poll_options(),
@@ -183,7 +191,7 @@ fn print(output: cli::Output, numeric: bool) -> Result<Print> {
     let lines = match output {
         cli::Output::Text => Lines::Text(Text::new(None, screen::style(numeric, true))),
         cli::Output::Json => Lines::Json(Json::new(None)),
-        cli::Output::Csv => Lines::Csv(Csv::new(None)),
+        cli::Output::Csv => Lines::Csv(Csv::new(None, screen::is_shown(true))),
     };
     Print::new(lines, Output::open(None)?)
 }
@@ -223,7 +231,8 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         },
         not_observed: missing,
         command: command.map(|words| {
-            let words: Vec<_> = words.iter().map(|x| x.to_string_lossy()).collect();
+            let words = words.iter().map(|x| sanitize::utf8(x.as_encoded_bytes()));
+            let words: Vec<_> = words.collect();
             json!(words).to_string()
         }),
         plan: match source {
@@ -306,8 +315,9 @@ impl Feed {
                 () = ended(&mut command) => return Ok(Why::Command),
                 _ = store.tick() => {
                     self.clock.tick();
+                    say_notes(&self.shared, &self.progress);
                     self.progress.show(&self.shared);
-                    Message::Store
+                    Message::Store(source.accounts())
                 }
                 step = next(&mut self.compare) => match step {
                     Step::Begin => Message::Watch,
@@ -380,6 +390,7 @@ impl Feed {
     async fn join(self, thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
         drop(self.to);
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
+        say_notes(&self.shared, &self.progress);
         ended.unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
     }
 
@@ -389,37 +400,18 @@ impl Feed {
     }
 }
 
+/// Says what the recorder has to say.
+fn say_notes(shared: &Shared, progress: &Progress) {
+    for note in shared.notes() {
+        progress.clear();
+        say(&note);
+    }
+}
+
 /// The next step of the comparison; never where there is none.
 async fn next(compare: &mut Option<Compare>) -> Step {
     match compare {
         Some(compare) => compare.next().await,
         None => std::future::pending().await,
-    }
-}
-
-impl Outcome {
-    /// Says what was recorded; whether nothing is missing.
-    fn tell(self) -> Result<bool> {
-        say(&self.summary.text());
-        let mut text = String::from("recorded into ");
-        text.push_str(&crate::sanitize::text(&self.files));
-        text.push_str(": ");
-        human::push_bytes(&mut text, self.bytes);
-        // A few have to carry the tables and what is told once of each process.
-        if self.events >= MANY {
-            text.push_str(&format!(", {} bytes an event", self.bytes / self.events));
-        }
-        say(&text);
-        if self.differences > 0 {
-            say(&format!(
-                "{} differences between events and snapshots of the kernel's sockets, all repaired",
-                self.differences
-            ));
-        }
-        say(&self.summary.verdict(&self.accounts));
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => Ok(self.accounts.complete()),
-        }
     }
 }

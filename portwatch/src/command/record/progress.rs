@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::recorder::{Counts, Shared};
+use super::shared::{Counts, Shared};
 use crate::command::output::poll;
 use crate::command::screen;
 use crate::view::human;

@@ -2,20 +2,24 @@
 //! Whatever takes time is done here, so that the source is not kept waiting.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Context as _, Error, Result, anyhow};
+use blake3::Hash;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use super::files::{Files, Open};
+use super::filling::Filling;
+use super::outcome::{Outcome, about_head};
+use super::print::Print;
 use super::processes::{End, Processes};
+use super::shared::{Counts, Message, Shared};
 use crate::clock::{Clock, boot};
 use crate::command::holders::Holders;
-use crate::command::output::{Output, is_closed_pipe};
+use crate::command::output::is_closed_pipe;
 use crate::command::trace::summary::Summary;
 use crate::event::{Event, Kind};
 use crate::service;
@@ -24,7 +28,6 @@ use crate::snapshot::Rows;
 use crate::source::News;
 use crate::source::live::Accounts;
 use crate::table::{Limits, Table};
-use crate::view::lines::Lines;
 
 /// Most events of a batch.
 const BATCH: u64 = 20_000;
@@ -34,99 +37,6 @@ const CHECKPOINT: u64 = 50_000;
 const SMALL: u64 = 2_000;
 /// Sockets a second that checkpoints of a small table may take: a quiet machine is to leave a small file.
 const SOCKETS_PER_SECOND: u64 = 10;
-
-/// Lines are printed in pieces of about this size.
-const PIECE: usize = 256 << 10;
-
-/// What the recorder is told.
-pub enum Message {
-    /// Events and what came of processes meanwhile.
-    Events(Vec<Event>, Vec<News>),
-    /// A snapshot begins.
-    Watch,
-    /// `None`: it could not be taken.
-    Snapshot(Option<Box<Rows>>),
-    /// What was recorded so far is to be stored.
-    Store,
-    Finish(Box<Farewell>),
-}
-
-/// How the recording ends.
-pub struct Farewell {
-    pub accounts: Accounts,
-    pub reason: &'static str,
-}
-
-/// What the recorder tells while it works.
-#[derive(Default)]
-pub struct Shared {
-    in_doubt: AtomicBool,
-    enough: AtomicBool,
-    events: AtomicU64,
-    lost: AtomicU64,
-    bytes: AtomicU64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub events: u64,
-    pub lost: u64,
-    pub bytes: u64,
-}
-
-impl Shared {
-    /// Whether something differed since this was asked last that another snapshot has to decide.
-    pub fn in_doubt(&self) -> bool {
-        self.in_doubt.swap(false, Relaxed)
-    }
-
-    pub fn has_enough(&self) -> bool {
-        self.enough.load(Relaxed)
-    }
-
-    pub fn counts(&self) -> Counts {
-        Counts {
-            events: self.events.load(Relaxed),
-            lost: self.lost.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-        }
-    }
-}
-
-/// Where events are printed.
-pub struct Print {
-    lines: Lines,
-    output: Output,
-}
-
-impl Print {
-    /// Prints what comes before the first event.
-    pub fn new(lines: Lines, mut output: Output) -> Result<Self> {
-        lines.header(&mut output.buffer);
-        match output.flush() {
-            Err(error) if !is_closed_pipe(&error) => Err(error),
-            _ => Ok(Self { lines, output }),
-        }
-    }
-
-    pub fn is_shared_stdout(&self) -> bool {
-        self.output.is_shared_stdout()
-    }
-}
-
-/// What was recorded.
-pub struct Outcome {
-    pub summary: Summary,
-    pub accounts: Accounts,
-    /// Name of the file, or of the first and the last.
-    pub files: Vec<u8>,
-    pub events: u64,
-    /// Added to all files.
-    pub bytes: u64,
-    pub differences: u64,
-    /// What became of the output. The session is whole.
-    pub failure: Option<Error>,
-}
 
 /// All that is needed to record.
 pub struct Recorder {
@@ -158,7 +68,7 @@ impl Recorder {
             seeded: !self.whole,
             processes: Rc::new(RefCell::new(Processes::new(self.hash_exe))),
             clock: Clock::new(),
-            lost: 0,
+            accounts: Accounts::default(),
             events: 0,
             bytes: 0,
             differences: 0,
@@ -166,7 +76,6 @@ impl Recorder {
             recorder: self,
             messages,
         };
-        let first = file.path.clone();
         loop {
             let path = file.path.clone();
             let ended = recording.fill(&file).and_then(|ended| {
@@ -179,10 +88,13 @@ impl Recorder {
                     path.display()
                 )
             })?;
-            match ended {
-                Some(accounts) => return Ok(recording.outcome(accounts, &first, &path)),
-                None => {
-                    let next = recording.recorder.files.next().map_err(plain);
+            let (head, is_last) = ended;
+            match is_last {
+                true => return Ok(recording.outcome((path, head))),
+                false => {
+                    let Recorder { files, shared, .. } = &mut recording.recorder;
+                    shared.note(about_head(&path, head));
+                    let next = files.next(|text| shared.note(text)).map_err(plain);
                     file = next.context("the recording ended early, its files are whole")?;
                 }
             }
@@ -214,7 +126,8 @@ struct Recording {
     seeded: bool,
     processes: Rc<RefCell<Processes>>,
     clock: Clock,
-    lost: u64,
+    /// Of the whole recording, as far as they are known.
+    accounts: Accounts,
     /// In the files before this one, as are `bytes`.
     events: u64,
     bytes: u64,
@@ -222,44 +135,9 @@ struct Recording {
     failure: Option<Error>,
 }
 
-/// The run in one file.
-struct Filling<'db> {
-    writer: Writer<'db>,
-    key: Option<Arc<SecretKey>>,
-    /// Events of the session before it.
-    before: i64,
-    /// Bytes of the session before it, and when it had just begun.
-    bytes: u64,
-    seed: u64,
-    /// Events of the session at the last commit.
-    stored: i64,
-    /// Events of the session at the last checkpoint, and when that was.
-    checkpoint: i64,
-    checkpoint_ts: u64,
-}
-
-impl Filling<'_> {
-    /// Events of this run.
-    fn events(&self) -> u64 {
-        (self.writer.events() - self.before).cast_unsigned()
-    }
-
-    fn since_checkpoint(&self) -> u64 {
-        (self.writer.events() - self.checkpoint).cast_unsigned()
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        self.stored = self.writer.events();
-        let key = self.key.as_deref();
-        let sign = key.map(|key| move |hash: &[u8; 32]| key.sign(hash));
-        self.writer
-            .commit(sign.as_ref().map(|sign| sign as &dyn Fn(&_) -> _))
-    }
-}
-
 impl Recording {
-    /// Records into one file; `None`: to be gone on with in another.
-    fn fill(&mut self, file: &Open) -> Result<Option<Accounts>> {
+    /// Records into one file; its head, and whether it is the last one.
+    fn fill(&mut self, file: &Open) -> Result<(Hash, bool)> {
         let processes = Rc::clone(&self.processes);
         let about = Box::new(move |pid, context: &_| processes.borrow_mut().about(pid, context));
         let mut writer = Writer::new(&file.db, about)?;
@@ -275,16 +153,7 @@ impl Recording {
             clock: Some(json!({ "boot_ns": boot, "wall_ns": began }).to_string()),
             ..self.recorder.run.clone()
         })?;
-        let mut to = Filling {
-            before: writer.events(),
-            bytes,
-            seed: 0,
-            stored: writer.events(),
-            checkpoint: writer.events(),
-            checkpoint_ts: began,
-            writer,
-            key: self.recorder.key.clone(),
-        };
+        let mut to = Filling::new(writer, bytes, began, self.recorder.key.clone());
         if self.seeded {
             self.checkpoint(&mut to)?;
         }
@@ -303,18 +172,14 @@ impl Recording {
                         to.seed = file.bytes()?;
                     }
                 }
-                Message::Store => {
+                Message::Store(accounts) => {
+                    self.accounts = accounts;
                     self.store(&mut to, file)?;
                     let limits = self.recorder.files.limits;
                     let reached = limits.reached(file, file.bytes()?, to.seed);
                     // Each file is to have what was open before it.
                     if let Some(reason) = reached.filter(|_| self.seeded) {
-                        let accounts = Accounts {
-                            lost: self.lost,
-                            ..Accounts::default()
-                        };
-                        self.finish(to, file, &accounts, reason)?;
-                        return Ok(None);
+                        return Ok((self.finish(to, file, reason)?, false));
                     }
                 }
                 Message::Finish(end) => {
@@ -322,23 +187,18 @@ impl Recording {
                         Some(error) => format!("{error:#}"),
                         None => end.reason.to_owned(),
                     };
-                    self.finish(to, file, &end.accounts, &reason)?;
-                    return Ok(Some(end.accounts));
+                    self.accounts = end.accounts;
+                    return Ok((self.finish(to, file, &reason)?, true));
                 }
             }
         }
         // The source has failed, which is told by who asked it.
         to.commit()?;
-        Ok(Some(Accounts::default()))
+        Ok((to.writer.head(), true))
     }
 
-    fn finish(
-        &mut self,
-        mut to: Filling<'_>,
-        file: &Open,
-        accounts: &Accounts,
-        reason: &str,
-    ) -> Result<()> {
+    /// Ends the run in this file; returns the head.
+    fn finish(&mut self, mut to: Filling<'_>, file: &Open, reason: &str) -> Result<Hash> {
         let open = self.table.kept().len() as u64;
         let dear = open > SMALL && to.since_checkpoint() < open;
         if self.seeded && to.since_checkpoint() > 0 && !dear {
@@ -347,13 +207,13 @@ impl Recording {
         to.writer.finish(&Finish {
             ended: self.now().1,
             reason: reason.to_owned(),
-            complete: accounts.complete(),
-            accounts: serde_json::to_string(accounts)?,
+            complete: self.accounts.complete(),
+            accounts: serde_json::to_string(&self.accounts)?,
         })?;
         to.commit()?;
         self.events += to.events();
         self.bytes += file.bytes()?.saturating_sub(to.bytes);
-        Ok(())
+        Ok(to.writer.head())
     }
 
     fn events(&mut self, to: &mut Filling<'_>, events: Vec<Event>, news: Vec<News>) -> Result<()> {
@@ -369,9 +229,7 @@ impl Recording {
             event.service = service::of(&event);
             self.recorder.holders.tell(&mut event);
             self.table.apply(&event);
-            if event.kind == Kind::Lost {
-                self.lost += event.count.unwrap_or(1);
-            } else {
+            if event.kind != Kind::Lost {
                 self.recorder.left = self.recorder.left.map(|left| left - 1);
             }
             self.put(to, event)?;
@@ -386,14 +244,14 @@ impl Recording {
             }
         }
         if self.recorder.left == Some(0) {
-            self.recorder.shared.enough.store(true, Relaxed);
+            self.recorder.shared.enough();
         }
-        self.flush();
+        self.print(Print::flush);
         let open = self.table.kept().len() as u64;
         if self.seeded && to.since_checkpoint() >= CHECKPOINT.max(4 * open) {
             self.checkpoint(to)?;
         }
-        if (to.writer.events() - to.stored).cast_unsigned() >= BATCH {
+        if to.pending() >= BATCH {
             to.commit()?;
         }
         Ok(())
@@ -409,24 +267,16 @@ impl Recording {
         }
         self.recorder.summary.seen(&event);
         self.recorder.summary.shown(event.kind);
-        if let Some(print) = &mut self.recorder.print {
-            print.lines.event(&mut print.output.buffer, &event);
-            if print.output.buffer.len() >= PIECE {
-                self.flush();
-            }
-        }
+        self.print(|print| print.event(&event));
         Ok(())
     }
 
-    /// Prints what waits for it. When that cannot be, there is nothing to go on for; what was recorded
-    /// is finished.
-    fn flush(&mut self) {
-        let Some(print) = &mut self.recorder.print else {
-            return;
-        };
-        if let Err(error) = print.output.flush() {
+    /// Prints, when that was asked for. When it cannot be, there is nothing to go on for; what was
+    /// recorded is finished.
+    fn print(&mut self, work: impl FnOnce(&mut Print) -> Result<()>) {
+        if let Some(Err(error)) = self.recorder.print.as_mut().map(work) {
             self.recorder.print = None;
-            self.recorder.shared.enough.store(true, Relaxed);
+            self.recorder.shared.enough();
             self.failure = (!is_closed_pipe(&error)).then_some(error);
         }
     }
@@ -449,13 +299,13 @@ impl Recording {
             event.service = service::of(&event);
             self.put(to, event)?;
         }
-        self.flush();
+        self.print(Print::flush);
         if self.table.in_doubt() {
-            self.recorder.shared.in_doubt.store(true, Relaxed);
+            self.recorder.shared.doubt();
         }
         // What no event tells, as who holds a socket, is taken over from snapshots.
         let open = self.table.kept().len() as u64;
-        let seconds = now.saturating_sub(to.checkpoint_ts) / 1_000_000_000;
+        let seconds = to.seconds_since_checkpoint(now);
         if open <= SMALL && to.since_checkpoint() > 0 && seconds * SOCKETS_PER_SECOND >= open {
             self.checkpoint(to)?;
         }
@@ -463,10 +313,7 @@ impl Recording {
     }
 
     fn checkpoint(&mut self, to: &mut Filling<'_>) -> Result<()> {
-        let (_, now) = self.now();
-        to.checkpoint = to.writer.events();
-        to.checkpoint_ts = now;
-        to.writer.checkpoint(now, self.table.kept())
+        to.checkpoint(self.now().1, self.table.kept())
     }
 
     fn store(&mut self, to: &mut Filling<'_>, file: &Open) -> Result<()> {
@@ -475,27 +322,23 @@ impl Recording {
         self.table.tick(now);
         to.commit()?;
         file.is_there()?;
-        if (self.recorder.print.as_ref()).is_some_and(|print| print.output.reader_left()) {
-            self.recorder.shared.enough.store(true, Relaxed);
+        if (self.recorder.print.as_ref()).is_some_and(Print::reader_left) {
+            self.recorder.shared.enough();
         }
-        let shared = &self.recorder.shared;
-        shared.events.store(self.events + to.events(), Relaxed);
-        shared.lost.store(self.lost, Relaxed);
-        let bytes = file.bytes()?.saturating_sub(to.bytes);
-        shared.bytes.store(self.bytes + bytes, Relaxed);
+        self.recorder.shared.count(Counts {
+            events: self.events + to.events(),
+            lost: self.accounts.lost,
+            bytes: self.bytes + file.bytes()?.saturating_sub(to.bytes),
+        });
         Ok(())
     }
 
-    fn outcome(self, accounts: Accounts, first: &Path, last: &Path) -> Outcome {
-        let mut files = first.as_os_str().as_encoded_bytes().to_vec();
-        if first != last {
-            files.extend_from_slice(b" to ");
-            files.extend_from_slice(last.as_os_str().as_encoded_bytes());
-        }
+    fn outcome(self, head: (PathBuf, Hash)) -> Outcome {
         Outcome {
+            files: self.recorder.files.names(),
+            head,
             summary: self.recorder.summary,
-            accounts,
-            files,
+            accounts: self.accounts,
             events: self.events,
             bytes: self.bytes,
             differences: self.differences,

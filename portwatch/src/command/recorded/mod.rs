@@ -123,7 +123,7 @@ impl Recording {
             return Err(self.outside(if since.is_some() { from } else { to }));
         }
         if to < from {
-            let (from, to) = (time::dated(from, &self.zone), time::dated(to, &self.zone));
+            let (from, to) = (time::exact(from, &self.zone), time::exact(to, &self.zone));
             return Err(wrong_usage(anyhow!(
                 "--until ({to}) is before --since ({from})"
             )));
@@ -164,7 +164,7 @@ impl Recording {
         let spans: Vec<String> = self.runs.iter().map(|part| self.times(part)).collect();
         wrong_usage(anyhow!(
             "{} is outside of {}, which covers {}",
-            time::dated(ts, &self.zone),
+            time::exact(ts, &self.zone),
             self.path.display(),
             spans.join(" and ")
         ))
@@ -173,8 +173,8 @@ impl Recording {
     fn times(&self, part: &Part) -> String {
         format!(
             "{} to {}",
-            time::dated(part.began, &self.zone),
-            time::dated(part.ended, &self.zone)
+            time::exact(part.began, &self.zone),
+            time::exact(part.ended, &self.zone)
         )
     }
 
@@ -185,7 +185,7 @@ impl Recording {
 
     /// The same of a moment.
     pub fn describe_moment(&self, part: &Part, ts: u64) -> String {
-        let at = time::dated(ts, &self.zone);
+        let at = time::exact(ts, &self.zone);
         format!("{}, as of {at}", self.name(part))
     }
 
@@ -212,7 +212,7 @@ impl Recording {
             true => "the recording goes on".to_owned(),
             false => format!(
                 "the recording was cut off at {}, and what was lost until then is not known",
-                time::dated(part.ended, &self.zone)
+                time::exact(part.ended, &self.zone)
             ),
         })
     }

@@ -21,6 +21,8 @@ pub struct Past {
     pub rows: Vec<Row>,
     /// What is not known, each a sentence.
     pub limits: Vec<String>,
+    /// Why sockets may be missing, be they open as they may.
+    pub unseen: Option<&'static str>,
     /// The network namespace that goes without saying.
     pub netns: Option<u32>,
 }
@@ -36,13 +38,14 @@ impl Past {
         say(&recording.describe_moment(&part, ts));
         let mut session = recording.session;
         let table = session.table_at(&part.run, ts, Limits::default())?;
-        let mut limits = Vec::new();
-        if session.known_from(&part.run)?.is_none() {
-            limits.push("what was open before the recording is not known".to_owned());
-        }
-        if part.run.run.command.is_some() {
-            limits.push("the recording holds the sockets of one command only".to_owned());
-        }
+        let unseen = if part.run.run.command.is_some() {
+            Some("the recording holds the sockets of one command only")
+        } else if session.known_from(&part.run)?.is_none() {
+            Some("what was open before the recording is not known")
+        } else {
+            None
+        };
+        let mut limits: Vec<String> = unseen.map(str::to_owned).into_iter().collect();
         if table.lost() > 0 {
             limits.push(format!("{} events were lost until then", table.lost()));
         }
@@ -54,6 +57,7 @@ impl Past {
             ts,
             rows,
             limits,
+            unseen,
         })
     }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cli::{self, RING_SIZE, SpanArgs, TraceArgs};
 use crate::command::{filter, screen};
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::filter::Filter;
 use crate::source::{self, live};
 use crate::view::lines::{Csv, Json, Lines, Text};
@@ -58,13 +58,11 @@ impl Config {
                 Lines::Text(Text::new(fields.as_deref(), style))
             }
             cli::Output::Json => Lines::Json(Json::new(fields)),
-            cli::Output::Csv => Lines::Csv(Csv::new(fields)),
+            cli::Output::Csv => {
+                Lines::Csv(Csv::new(fields, screen::is_shown(args.write.is_none())))
+            }
         };
-        let filter = Filter {
-            kinds: args.event,
-            failed: args.failed,
-            ..filter::new::<Event>(args.filter)?
-        };
+        let filter = filter::of_events(args.filter)?;
         let wanted = |kind: &Kind| filter.kinds.is_empty() || filter.kinds.contains(kind);
         Ok(Self {
             interval_given: args.source.interval.is_some(),

@@ -146,6 +146,7 @@ fn rules(question: &Question) -> Rules {
         privileged: machine::has_capability(CAP_NET_BIND_SERVICE),
         ephemeral: Span { first, last },
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
+        unseen: None,
         refusals: (question.protos.iter())
             .filter_map(|&proto| Some((proto, machine::refusal(proto, question.addr?)?)))
             .collect(),

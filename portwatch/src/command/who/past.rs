@@ -24,6 +24,7 @@ const RULES: Rules = Rules {
     },
     reserved: Spans(Vec::new()),
     refusals: Vec::new(),
+    unseen: None,
 };
 
 /// Appends the answer; returns what is not known.
@@ -46,13 +47,17 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
         "what becomes of a bind is told for a process with privileges and the kernel's default settings"
             .to_owned(),
     );
-    let reports = port::reports(&question, &RULES, &past.rows);
+    let rules = Rules {
+        unseen: past.unseen,
+        ..RULES
+    };
+    let reports = port::reports(&question, &rules, &past.rows);
     let pids = reports.iter().flat_map(|x| &x.servers);
     let pids = pids.filter_map(|row| row.event.pid).collect();
     let answer = Answer {
         started: past.session.started(&pids, past.ts)?,
         question,
-        rules: RULES,
+        rules,
         reports,
         limits: &limits,
         past: Some(who::Past {

@@ -61,22 +61,27 @@ pub struct Resets {
     pub port: Option<u16>,
 }
 
-pub fn programs(db: &Connection) -> Result<Top<Program>> {
-    let sql = "
-        SELECT count(*) OVER (), o.comm, p.exe, count(DISTINCT o.pid), total(t.events),
-               total(t.listens), total(t.out), total(t.accepted), total(t.failed), total(t.rx), total(t.tx)
-        FROM (SELECT e.owner, count(*) AS events,
-                total(e.kind = 1 AND w.error IS NULL) AS listens,
+/// What is counted of the events of each program and each peer: columns `out` to `tx`.
+const SUMS: &str = "
                 total(e.kind = 2 AND w.error IS NULL) AS out,
                 total(e.kind = 3 AND w.error IS NULL) AS accepted,
                 total(w.error IS NOT NULL AND w.error <> 'EINPROGRESS') AS failed,
-                total(e.rx_bytes) AS rx, total(e.tx_bytes) AS tx
+                total(e.rx_bytes) AS rx, total(e.tx_bytes) AS tx";
+
+pub fn programs(db: &Connection) -> Result<Top<Program>> {
+    let sql = format!(
+        "
+        SELECT count(*) OVER (), o.comm, p.exe, count(DISTINCT o.pid), total(t.events),
+               total(t.listens), total(t.out), total(t.accepted), total(t.failed), total(t.rx), total(t.tx)
+        FROM (SELECT e.owner, count(*) AS events,
+                total(e.kind = 1 AND w.error IS NULL) AS listens, {SUMS}
               FROM raw_event e JOIN raw_what w ON w.id = e.what
               WHERE e.owner IS NOT NULL GROUP BY e.owner) t
         JOIN raw_owner o ON o.id = t.owner
         LEFT JOIN raw_process p ON p.id = o.process
-        GROUP BY o.comm, p.exe ORDER BY total(t.events) DESC, o.comm, p.exe LIMIT ?";
-    top(db, sql, RANKED, |row| {
+        GROUP BY o.comm, p.exe ORDER BY total(t.events) DESC, o.comm, p.exe LIMIT ?"
+    );
+    top(db, &sql, RANKED, |row| {
         Ok(Program {
             comm: bytes(row, 1)?,
             exe: bytes(row, 2)?,
@@ -93,20 +98,18 @@ pub fn programs(db: &Connection) -> Result<Top<Program>> {
 }
 
 pub fn peers(db: &Connection) -> Result<Top<Peer>> {
-    let sql = "
+    let sql = format!(
+        "
         SELECT count(*) OVER (), a.address, total(t.out), total(t.accepted), total(t.failed),
                total(t.rx), total(t.tx)
-        FROM (SELECT e.remote,
-                total(e.kind = 2 AND w.error IS NULL) AS out,
-                total(e.kind = 3 AND w.error IS NULL) AS accepted,
-                total(w.error IS NOT NULL AND w.error <> 'EINPROGRESS') AS failed,
-                total(e.rx_bytes) AS rx, total(e.tx_bytes) AS tx
+        FROM (SELECT e.remote, {SUMS}
               FROM raw_event e JOIN raw_what w ON w.id = e.what
               WHERE e.remote IS NOT NULL GROUP BY e.remote) t
         JOIN raw_address a ON a.id = t.remote
         GROUP BY a.address
-        ORDER BY total(t.out) + total(t.accepted) + total(t.failed) DESC, a.address LIMIT ?";
-    top(db, sql, RANKED, |row| {
+        ORDER BY total(t.out) + total(t.accepted) + total(t.failed) DESC, a.address LIMIT ?"
+    );
+    top(db, &sql, RANKED, |row| {
         Ok(Peer {
             address: bytes(row, 1)?.unwrap_or_default(),
             out: count(row, 2)?,

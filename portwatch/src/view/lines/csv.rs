@@ -1,5 +1,6 @@
-//! Events as CSV (RFC 4180, but lines end with LF): a row of names, then one row an event. Absent values are empty,
-//! lists are JSON text.
+//! Events as CSV (RFC 4180, but lines end with LF): a row of names, then one row an event. Absent values are
+//! empty, lists are JSON text. Text is exact, quoted where it has to be, so a row may have several lines; only on
+//! a terminal it is escaped as in all that is shown there.
 
 use crate::event::{Event, Field, Value};
 use crate::sanitize;
@@ -9,18 +10,15 @@ use crate::view::time::Utc;
 #[derive(Debug)]
 pub struct Csv {
     fields: Vec<Field>,
-    time: Utc,
-    /// The value at hand; kept for its memory.
-    cell: Vec<u8>,
+    cells: Cells,
 }
 
 impl Csv {
-    /// `None`: all fields in the order of the schema.
-    pub fn new(fields: Option<Vec<Field>>) -> Self {
+    /// `None`: all fields in the order of the schema. `shown`: on a terminal.
+    pub fn new(fields: Option<Vec<Field>>, shown: bool) -> Self {
         Self {
             fields: fields.unwrap_or_else(|| Field::ALL.to_vec()),
-            time: Utc::default(),
-            cell: Vec::new(),
+            cells: Cells::new(shown),
         }
     }
 
@@ -36,12 +34,42 @@ impl Csv {
                 out.push(b',');
             }
             if let Some(value) = event.value(field) {
-                self.cell.clear();
-                put_value(&mut self.cell, &mut self.time, &value);
-                put_quoted(out, &self.cell);
+                self.cells.put(out, &value);
             }
         }
         out.push(b'\n');
+    }
+}
+
+/// Puts values into cells.
+#[derive(Debug)]
+pub struct Cells {
+    shown: bool,
+    time: Utc,
+    /// The value at hand; kept for its memory.
+    cell: Vec<u8>,
+}
+
+impl Cells {
+    /// `shown`: on a terminal.
+    pub fn new(shown: bool) -> Self {
+        Self {
+            shown,
+            time: Utc::default(),
+            cell: Vec::new(),
+        }
+    }
+
+    pub fn put(&mut self, out: &mut Vec<u8>, value: &Value<'_>) {
+        self.cell.clear();
+        match value {
+            Value::Text(text) if self.shown => {
+                let text = sanitize::text(text.as_bytes());
+                self.cell.extend_from_slice(text.as_bytes());
+            }
+            value => put_value(&mut self.cell, &mut self.time, value),
+        }
+        put_quoted(out, &self.cell);
     }
 }
 
@@ -52,16 +80,19 @@ pub fn put_value(cell: &mut Vec<u8>, time: &mut Utc, value: &Value<'_>) {
         Value::Int(number) => {
             cell.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
         }
-        Value::Text(text) => cell.extend_from_slice(sanitize::text(text.as_bytes()).as_bytes()),
+        Value::Text(text) => cell.extend_from_slice(text.as_bytes()),
         Value::Addr(addr) => cell.extend_from_slice(addr.to_string().as_bytes()),
         Value::List(items) => json::list(cell, items),
         Value::Peers(peers) => json::peers(cell, peers),
     }
 }
 
-/// Control characters are gone already, so only commas and quotes need care.
+/// Quotes a cell where that has to be.
 pub fn put_quoted(out: &mut Vec<u8>, cell: &[u8]) {
-    if !cell.iter().any(|b| matches!(b, b',' | b'"')) {
+    if !cell
+        .iter()
+        .any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r'))
+    {
         out.extend_from_slice(cell);
         return;
     }
@@ -107,7 +138,7 @@ mod tests {
             "ts", "event", "pid", "comm", "laddr", "lport", "args", "error", "holders",
         ];
         let fields = fields.iter().filter_map(|x| Field::parse(x)).collect();
-        let mut csv = Csv::new(Some(fields));
+        let mut csv = Csv::new(Some(fields), true);
         let mut out = Vec::new();
         csv.header(&mut out);
         for event in samples::typical() {
@@ -116,7 +147,7 @@ mod tests {
         expect![[r#"
             ts,event,pid,comm,laddr,lport,args,error,holders
             2023-11-14T22:13:20.124456789Z,listen,812,nginx,0.0.0.0,80,"[""nginx"",""-g"",""daemon off;""]",,
-            2023-11-14T22:13:20.125456789Z,bind,4242,\x1b]0;x\x07�,0.0.0.0,80,"[""x"","""",""a b"",""\u001b[2J\n""]",EADDRINUSE,"[{""pid"":812,""comm"":""nginx"",""sock"":7}]"
+            2023-11-14T22:13:20.125456789Z,bind,4242,\x1b]0;x\x07\\xff,0.0.0.0,80,"[""x"","""",""a b"",""\u001b[2J\n""]",EADDRINUSE,"[{""pid"":812,""comm"":""nginx"",""sock"":7}]"
             2023-11-14T22:13:20.126456789Z,connect,4194304,curl,2001:db8::1,40000,"[""curl"",""https://[2001:db8::2]/""]",,
             2023-11-14T22:13:20.127456789Z,connect,4243,a-fifteen-chars,192.168.100.200,54321,"[""curl"",""https://[2001:db8::2]/""]",ECONNREFUSED,
             2023-11-14T22:13:20.128456789Z,accept,812,nginx,10.0.0.1,80,"[""nginx"",""-g"",""daemon off;""]",,
@@ -127,10 +158,27 @@ mod tests {
         "#]].assert_eq(&String::from_utf8(out).unwrap());
     }
 
+    #[test]
+    fn text_is_exact_unless_it_is_shown() {
+        for (text, exact, shown) in [
+            ("nginx", "nginx", "nginx"),
+            ("a\\nb", "a\\nb", "a\\\\nb"),
+            ("a\nb", "\"a\nb\"", "a\\nb"),
+            ("\r,\"", "\"\r,\"\"\"", "\"\\r,\"\"\""),
+            ("\x1b[2J", "\x1b[2J", "\\x1b[2J"),
+        ] {
+            for (on_terminal, expected) in [(false, exact), (true, shown)] {
+                let mut out = Vec::new();
+                Cells::new(on_terminal).put(&mut out, &Value::Text(text.into()));
+                assert_eq!(String::from_utf8(out).unwrap(), expected);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_reader_gets_every_value_back(event in samples::event()) {
-            let mut csv = Csv::new(None);
+            let mut csv = Csv::new(None, false);
             let mut out = Vec::new();
             csv.event(&mut out, &event);
             let row = String::from_utf8(out).unwrap();
@@ -142,9 +190,7 @@ mod tests {
                     Some(Value::Int(number)) => prop_assert_eq!(cell, &number.to_string()),
                     Some(Value::Addr(addr)) => prop_assert_eq!(cell, &addr.to_string()),
                     Some(Value::Time(ns)) => prop_assert_eq!(cell, &Utc::text(ns)),
-                    Some(Value::Text(text)) => {
-                        prop_assert_eq!(cell, &sanitize::text(text.as_bytes()));
-                    }
+                    Some(Value::Text(text)) => prop_assert_eq!(cell, &text),
                     Some(Value::List(items)) => {
                         let read: Vec<String> = serde_json::from_str(cell).unwrap();
                         prop_assert_eq!(read, items);

@@ -26,7 +26,7 @@ fn put_word(out: &mut String, word: &str) {
         return sanitize::push(out, word.as_bytes());
     }
     out.push('"');
-    sanitize::push(out, word.replace('"', "\\\"").as_bytes());
+    out.push_str(&sanitize::text(word.as_bytes()).replace('"', "\\\""));
     out.push('"');
 }
 

@@ -3,7 +3,8 @@
 mod text;
 
 use crate::row::{Column, Row};
-use crate::view::lines::{csv, json};
+use crate::view::lines::csv::Cells;
+use crate::view::lines::json;
 use crate::view::time::Utc;
 
 pub use text::{Layout, Style, Text};
@@ -14,7 +15,8 @@ pub enum Rows {
     Text(Text),
     /// `None`: all columns.
     Json(Option<Vec<Column>>),
-    Csv(Option<Vec<Column>>),
+    /// The same; whether it goes to a terminal.
+    Csv(Option<Vec<Column>>, bool),
 }
 
 impl Rows {
@@ -23,7 +25,10 @@ impl Rows {
         match self {
             Rows::Text(text) => text.put(out, rows),
             Rows::Json(columns) => put_json(out, rows, columns.as_deref().unwrap_or(Column::ALL)),
-            Rows::Csv(columns) => put_csv(out, rows, columns.as_deref().unwrap_or(Column::ALL)),
+            Rows::Csv(columns, shown) => {
+                let columns = columns.as_deref().unwrap_or(Column::ALL);
+                put_csv(out, rows, columns, Cells::new(*shown));
+            }
         }
     }
 }
@@ -54,9 +59,7 @@ pub fn put_object(out: &mut Vec<u8>, time: &mut Utc, row: &Row, columns: &[Colum
 }
 
 /// As RFC 4180 has it, but with LF at the ends of lines; absent values are empty.
-fn put_csv(out: &mut Vec<u8>, rows: &[Row], columns: &[Column]) {
-    let mut time = Utc::default();
-    let mut cell = Vec::new();
+fn put_csv(out: &mut Vec<u8>, rows: &[Row], columns: &[Column], mut cells: Cells) {
     let names: Vec<&str> = columns.iter().map(|x| x.as_str()).collect();
     out.extend_from_slice(names.join(",").as_bytes());
     out.push(b'\n');
@@ -66,9 +69,7 @@ fn put_csv(out: &mut Vec<u8>, rows: &[Row], columns: &[Column]) {
                 out.push(b',');
             }
             if let Some(value) = row.value(column) {
-                cell.clear();
-                csv::put_value(&mut cell, &mut time, &value);
-                csv::put_quoted(out, &cell);
+                cells.put(out, &value);
             }
         }
         out.push(b'\n');
@@ -112,7 +113,7 @@ mod tests {
             proto,state,family,laddr,lport,raddr,rport,sock,netns,pid,ppid,uid,comm,exe,args,user,parents,cgroup,container,unit,holders,since,backlog,recv_queue,send_queue,rtt_us,retrans,rx_bytes,tx_bytes,accepted,inode,service,note
             tcp,LISTEN,ipv4,0.0.0.0,2222,,,6400,1,640,,0,sshd,,,root,,,,,"[{""pid"":640,""comm"":""sshd"",""sock"":6400}]",2023-11-14T22:13:20.000000123Z,128,0,128,,,,,,64000,,ssh on an unusual port (usually 22)
             udp,UNCONN,ipv6,::1,53,,,5120,1,,,0,"a,""\x1b",,,root,,,,,"[{""pid"":512,""comm"":""a,\""\u001b"",""sock"":5120}]",,,0,,,,,,,51200,,not a usual domain server
-        "#]].assert_eq(&text(&Rows::Csv(None)));
+        "#]].assert_eq(&text(&Rows::Csv(None, true)));
     }
 
     #[test]
@@ -128,6 +129,6 @@ mod tests {
             ssh on an unusual port (usually 22),sshd
             not a usual domain server,"a,""\x1b"
         "#]]
-        .assert_eq(&text(&Rows::Csv(Some(columns))));
+        .assert_eq(&text(&Rows::Csv(Some(columns), true)));
     }
 }

@@ -42,13 +42,16 @@ impl Answer<'_> {
             let Client { pid, comm, raddr } = client;
             json!({"pid": pid, "comm": comm, "raddr": raddr.to_string(), "count": count})
         });
+        // Where others may have it unseen, no bind is known to succeed.
+        let all = self.rules.unseen.is_none();
+        let binds = (report.binds.iter()).filter(|x| all || x.error_with_reuse().is_some());
         json!({
             "proto": report.proto.as_str(),
             "servers": report.servers.iter().map(|x| self.server(x)).collect::<Value>(),
             "states": states.collect::<Value>(),
             "peers": peers.collect::<Value>(),
             "clients": clients.collect::<Value>(),
-            "binds": report.binds.iter().map(bind).collect::<Value>(),
+            "binds": binds.map(bind).collect::<Value>(),
             "verdict": report.verdict(
                 &port::place(&self.question, report.proto.as_str()),
                 &self.question,

@@ -86,6 +86,9 @@ impl Answer<'_> {
     fn put_no_server(&self, out: &mut String, report: &Report<'_>) {
         let place = port::place(&self.question, report.proto.as_str());
         let _ = match report.others.is_empty() {
+            true if self.rules.unseen.is_some() => {
+                writeln!(out, "{place}: nobody is known to have it")
+            }
             true => writeln!(out, "{place}: free, nobody has it"),
             false => writeln!(
                 out,

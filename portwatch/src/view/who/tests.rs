@@ -30,6 +30,7 @@ fn rules() -> Rules {
         },
         reserved: Spans(Vec::new()),
         refusals: Vec::new(),
+        unseen: None,
     }
 }
 
