@@ -120,6 +120,7 @@ pub struct Config {
     pub reset_reason: u32,
     /// 1 when the tracepoint io_uring_complete passes the completion as a structure.
     pub uring_cqe: u32,
-    /// 1 when programs can be preempted, so that stand-ins are attached for some.
+    /// 1 when typed tracing programs can be preempted, 2 when those of perf tracepoints can be, too:
+    /// stand-ins are attached for some of them.
     pub standins: u32,
 }

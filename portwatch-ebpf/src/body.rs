@@ -41,20 +41,21 @@ macro_rules! run {
 }
 pub(crate) use run;
 
-/// Declares a body, which the loader knows by the ending `_body`.
+/// Declares a body, which the loader knows by the ending `_body`, and the value of `standins` from which
+/// on it is run by stand-ins, who are told that it is done.
 ///
 /// Kernels since 6.13 give a program that nobody can enter twice on a CPU a stack per CPU; a body may be
 /// entered twice, so it must not get one. No program with a tail call does, even if the verifier
 /// finds that it is never made.
 macro_rules! body {
-    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr }) => {
+    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr, $preempted:literal }) => {
         #[$kind]
         pub fn $name($ctx: $context) -> $ret {
             $body;
             match config!(standins) {
-                0 => {}
-                1 => standin::done($program),
-                _ => run!($map, &$ctx),
+                3.. => run!($map, &$ctx),
+                $preempted.. => standin::done($program),
+                _ => {}
             }
             0
         }
@@ -63,26 +64,26 @@ macro_rules! body {
 
 body! {
     #[tracepoint]
-    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx) }
+    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx), 2 }
 }
 
 body! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
     inet_sock_set_state_body |ctx: BtfTracePointContext| -> i32 {
-        Program::State, INET_SOCK_SET_STATE, changed(&ctx)
+        Program::State, INET_SOCK_SET_STATE, changed(&ctx), 1
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     tcp_destroy_sock_body |ctx: BtfTracePointContext| -> i32 {
-        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0))
+        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0)), 1
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_send_reset")]
     tcp_send_reset_body |ctx: BtfTracePointContext| -> i32 {
-        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx)
+        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx), 1
     }
 }

@@ -43,11 +43,6 @@ pub const LINES: &[Line] = &[
         prefix: "6.18.",
     },
     Line {
-        name: "7.0",
-        suite: "trixie-backports",
-        prefix: "7.0.",
-    },
-    Line {
         name: "newest",
         suite: "trixie-backports",
         prefix: "",

@@ -25,7 +25,7 @@ pub struct Args {
     /// Run these parts only
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Run on these kernels only: 5.10, 6.1, 6.12, 6.18, 7.0, newest
+    /// Run on these kernels only: 5.10, 6.1, 6.12, 6.18, newest
     #[arg(long, value_delimiter = ',')]
     kernel: Vec<String>,
     /// Force these tiers only

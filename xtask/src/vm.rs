@@ -37,7 +37,7 @@ enum Verb {
     },
     /// Run a command in a machine: `vm run 6.1 -- portwatch doctor`
     Run {
-        /// 5.10, 6.1, 6.12, 6.18, 7.0 or newest
+        /// 5.10, 6.1, 6.12, 6.18 or newest
         kernel: String,
         /// Seconds until it is ended
         #[arg(long, default_value_t = 600)]

@@ -34,25 +34,25 @@ pub fn is_twin(name: &str) -> bool {
     name.ends_with(TWIN)
 }
 
-/// Whether this program is loaded; `standins`: whether programs have stand-ins on this kernel.
-pub fn is_used(ebpf: &Ebpf, name: &str, standins: bool) -> bool {
-    let standins = standins && has_standins(ebpf, original(name));
-    name.ends_with(BODY) || standins == is_standin(name)
+/// Whether this program is loaded; `preemption`: see [`portwatch_common::Config::standins`].
+pub fn is_used(ebpf: &Ebpf, name: &str, preemption: u32) -> bool {
+    let from = match ebpf.program(&format!("{}{STANDIN}1", original(name))) {
+        Some(Program::TracePoint(_)) => 2,
+        Some(_) => 1,
+        None => u32::MAX,
+    };
+    name.ends_with(BODY) || (preemption >= from) == is_standin(name)
 }
 
 /// The programs to attach for one of the plan, in this order.
-pub fn of(ebpf: &Ebpf, program: &str, standins: bool) -> Vec<String> {
+pub fn of(ebpf: &Ebpf, program: &str, preemption: u32) -> Vec<String> {
     let mut names: Vec<String> = (ebpf.programs())
         .filter(|(name, _)| original(name) == program && !name.ends_with(BODY))
-        .filter(|(name, _)| is_used(ebpf, name, standins))
+        .filter(|(name, _)| is_used(ebpf, name, preemption))
         .map(|(name, _)| name.to_string())
         .collect();
     names.sort();
     names
-}
-
-fn has_standins(ebpf: &Ebpf, program: &str) -> bool {
-    ebpf.program(&format!("{program}{STANDIN}1")).is_some()
 }
 
 /// Loads the body of a program, where it has one, and puts it where the program finds it.

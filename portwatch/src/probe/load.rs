@@ -21,8 +21,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/portwatch.o");
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// See [`Kernel::order`].
 const TASKS_RCU_EXIT: &str = "tasks_rcu_exit_srcu_srcu_data";
-/// Came with the preemption of programs of tracepoints (7.0).
+/// Came with the preemption of programs of tracepoints (7.0), and of those that perf runs (7.2).
 const PREEMPTION: (&str, &str) = ("tp_transition_snapshot", "srcu_gp");
+const PERF_PREEMPTION: &str = "trace_call_bpf_faultable";
 
 /// What is asked of the programs.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +152,7 @@ impl<'a> Kernel<'a> {
             (Kind::Enum, "sk_rst_reason".into()),
             (Kind::Var, TASKS_RCU_EXIT.into()),
             (Kind::Struct, PREEMPTION.0.into()),
+            (Kind::Func, PERF_PREEMPTION.into()),
         ];
         wanted.extend(
             Offsets::MEMBERS
@@ -234,14 +236,18 @@ impl<'a> Kernel<'a> {
                 .into(),
             uring_cqe: (self.btf.tracepoint_arg("io_uring_complete", 2) == Some(Passed::Pointer))
                 .into(),
-            standins: self.preempts().into(),
+            standins: self.preemption(),
         });
         let cpus = nr_cpus()
             .map_err(|(_, error)| error)
             .context("counting CPUs")?;
         let cpus = u32::try_from(cpus)?;
         // Where nothing is to pass, the least that the kernel has no trouble with.
-        let passing = if self.preempts() { PASSING_EVENTS } else { 128 };
+        let passing = if self.preemption() > 0 {
+            PASSING_EVENTS
+        } else {
+            128
+        };
         let level = if settings.notes {
             Level::Debug as u8
         } else {
@@ -398,7 +404,7 @@ impl<'a> Kernel<'a> {
             .map(|probe| (probe.program, probe.hook))
             .collect();
         let used: HashSet<String> = (ebpf.programs())
-            .filter(|(name, _)| copies::is_used(ebpf, name, self.preempts()))
+            .filter(|(name, _)| copies::is_used(ebpf, name, self.preemption()))
             .map(|(name, _)| name.to_string())
             .collect();
         let wanted = |name: &str| {
@@ -431,7 +437,7 @@ impl<'a> Kernel<'a> {
         copies::place_body(ebpf, probe.program, |body| {
             program::load(body, probe.hook, &self.aya)
         })?;
-        let mut names = copies::of(ebpf, probe.program, self.preempts());
+        let mut names = copies::of(ebpf, probe.program, self.preemption());
         if names.is_empty() {
             bail!("no program {}", probe.program);
         }
@@ -453,9 +459,15 @@ impl<'a> Kernel<'a> {
         Ok(links)
     }
 
-    /// Whether programs can be preempted, which makes the kernel skip them for everybody else.
-    fn preempts(&self) -> bool {
-        self.btf.offset(PREEMPTION.0, PREEMPTION.1).is_some()
+    /// Which programs can be preempted, which makes the kernel skip them for everybody else: see
+    /// [`Config::standins`].
+    fn preemption(&self) -> u32 {
+        let tracing = self.btf.offset(PREEMPTION.0, PREEMPTION.1).is_some();
+        if self.has(PERF_PREEMPTION) {
+            2
+        } else {
+            tracing.into()
+        }
     }
 
     /// Whether this kernel has what a hook needs, as far as its BTF tells.
