@@ -36,6 +36,8 @@ const DUMPS: [(Proto, &[Family]); 5] = [
 #[derive(Debug, Default)]
 pub struct Sockets {
     pub list: Vec<Socket>,
+    /// Processes that may not be looked into.
+    pub denied: usize,
     /// What could not be seen, and why, each a sentence for the user.
     pub limits: Vec<String>,
 }
@@ -55,6 +57,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
     };
     Ok(Sockets {
         limits: reading.limits(&namespaces, options.proc_root.is_some()),
+        denied: namespaces.denied,
         list: reading.sockets,
     })
 }
