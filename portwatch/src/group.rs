@@ -107,7 +107,7 @@ mod tests {
             Row::connection(State::Estab, "0.0.0.0:80", "10.0.0.1:5", 1, "worker"),
             Row::server(Proto::Udp, "0.0.0.0:80", 6, "worker"),
         ];
-        rows.sort_by(|a, b| a.place().cmp(&b.place()));
+        rows.sort_by_key(Row::place);
         let rows: Vec<Row> = servers(rows).collect();
         let pids: Vec<Vec<u32>> = (rows.iter())
             .map(|row| {

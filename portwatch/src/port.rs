@@ -125,7 +125,7 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
         .filter(|row| row.event.lport == Some(question.port))
         .filter(|row| question.addr.is_none_or(|addr| concerns(row, addr)))
         .partition(|row| group::serves(row));
-    servers.sort_by(|a, b| a.place().cmp(&b.place()));
+    servers.sort_by_key(|row| row.place());
     let mut servers: Vec<Row> = group::servers(servers.into_iter().cloned()).collect();
     servers.sort_by_key(|row| {
         let event = &row.event;

@@ -134,7 +134,7 @@ impl Column {
 impl Row {
     /// Where it comes in the usual order: by port, protocol and address. Servers at one address are
     /// next to each other.
-    pub fn place(&self) -> impl Ord {
+    pub fn place(&self) -> impl Ord + use<> {
         let event = &self.event;
         let local = (event.lport, event.proto, event.laddr, event.netns);
         let only_bound = !group::serves(self);

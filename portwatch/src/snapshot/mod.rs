@@ -5,6 +5,7 @@ mod holders;
 mod iterator;
 mod namespaces;
 mod owner;
+mod packed;
 mod proc;
 mod read;
 mod socket;
@@ -20,6 +21,8 @@ use anyhow::Result;
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
 use crate::row::{Row, State};
+
+use packed::{Packed, Place};
 
 pub use holders::Holders;
 pub use owner::{Owner, Owners};
@@ -38,6 +41,8 @@ pub struct Options {
     pub holders: bool,
     /// Bytes, rtt and retransmits of tcp connections.
     pub tcp_info: bool,
+    /// Rows in the order of [`Row::place`]; else they have none.
+    pub in_order: bool,
 }
 
 /// The sockets of one moment.
@@ -48,7 +53,7 @@ pub struct Snapshot {
     pub limits: Vec<String>,
 }
 
-/// Takes a snapshot, in the order of [`Row::place`]. Without root it is not whole, and says so.
+/// Takes a snapshot. Without root it is not whole, and says so.
 ///
 /// # Errors
 /// When there is nothing to read: no proc file system where one should be.
@@ -71,9 +76,17 @@ pub fn rows(options: &Options) -> Result<Rows> {
         // Both take most of their time in the kernel.
         let sockets = scope.spawn(|| {
             let sockets = read(options)?;
-            let order = order(&sockets.list);
-            let has_connections = sockets.list.iter().any(|x| x.remote.is_some());
-            let listeners = has_connections.then(|| Listeners::of(&sockets.list));
+            let mut order = Vec::new();
+            let mut connected = vec![false; usize::from(u16::MAX) + 1];
+            for (place, socket, _) in sockets.list.places() {
+                let port = socket.local.1;
+                order.extend(options.in_order.then_some((port, place)));
+                connected[usize::from(port)] |= socket.remote.is_some();
+            }
+            // Of ports without connections nobody will ask, and listeners may be many.
+            let asked = |socket: &Socket| connected[usize::from(socket.local.1)];
+            let listeners = Listeners::of(sockets.list.iter().filter(asked));
+            let order = options.in_order.then(|| sorted(order, &sockets.list));
             Ok::<_, anyhow::Error>((sockets, order, listeners))
         });
         let holders = match root {
@@ -91,8 +104,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
     } = sockets;
     let mut holders = holders?;
     // A kernel may hide from its iterator too what it lets nobody look into.
-    let is_lonely =
-        |socket: &Socket| (socket.inode).is_some_and(|x| holders.of(x).next().is_none());
+    let is_lonely = |socket: Socket| (socket.inode).is_some_and(|x| holders.of(x).next().is_none());
     if options.holders && denied > 0 && list.iter().any(is_lonely) {
         holders.denied = holders.denied.max(denied);
     }
@@ -100,7 +112,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
     let clock = Clock::new();
     let join = Join {
         now: clock.wall(boot()),
-        listeners: listeners.unwrap_or_default(),
+        listeners,
         owners: Owners::new(root),
         known: HashMap::new(),
         holders,
@@ -108,30 +120,32 @@ pub fn rows(options: &Options) -> Result<Rows> {
     };
     Ok(Rows {
         list,
-        order: order.into_iter(),
+        order: order.map(Vec::into_iter),
+        next: Place::default(),
         join,
         limits,
     })
 }
 
-/// Numbers of the sockets in the order that their rows are to have.
-fn order(list: &[Socket]) -> Vec<u32> {
-    let mut order: Vec<(u16, u32)> = (list.iter().zip(0..))
-        .map(|(socket, at)| (socket.local.1, at))
-        .collect();
+/// The places of the list in the order that their rows are to have, from ports and places.
+fn sorted(mut order: Vec<(u16, Place)>, list: &Packed) -> Vec<Place> {
     // Most have a port of their own, so this settles nearly all of it.
     order.sort_unstable();
     for same_port in order.chunk_by_mut(|(a, _), (b, _)| a == b) {
-        same_port.sort_unstable_by_key(|&(_, at)| (list[at as usize].place(), at));
+        if same_port.len() > 1 {
+            same_port
+                .sort_by_cached_key(|&(_, at)| list.get(at).map(|(socket, ..)| socket.place()));
+        }
     }
-    order.into_iter().map(|(_, at)| at).collect()
+    order.into_iter().map(|(_, place)| place).collect()
 }
 
 /// The rows of a snapshot.
 pub struct Rows {
-    list: Vec<Socket>,
-    /// Places in the list.
-    order: std::vec::IntoIter<u32>,
+    list: Packed,
+    /// `None`: as they are in the list.
+    order: Option<std::vec::IntoIter<Place>>,
+    next: Place,
     join: Join,
     /// As those of [`Snapshot`].
     pub limits: Vec<String>,
@@ -141,12 +155,13 @@ impl Iterator for Rows {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
-        let at = self.order.next()?;
-        Some(self.join.row(&self.list[at as usize]))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.order.size_hint()
+        let place = match &mut self.order {
+            Some(order) => order.next()?,
+            None => self.next,
+        };
+        let (socket, _, next) = self.list.get(place)?;
+        self.next = next;
+        Some(self.join.row(&socket))
     }
 }
 
@@ -218,8 +233,8 @@ impl Join {
 pub struct Listeners(Vec<(u16, IpAddr, Option<u32>)>);
 
 impl Listeners {
-    pub fn of(sockets: &[Socket]) -> Self {
-        let listeners = sockets.iter().filter(|x| x.state == State::Listen);
+    pub fn of(sockets: impl IntoIterator<Item = Socket>) -> Self {
+        let listeners = (sockets.into_iter()).filter(|x| x.state == State::Listen);
         let mut places = Self::default();
         (places.0).extend(listeners.map(|x| (x.local.1, x.local.0, x.netns)));
         places.0.sort_unstable();

@@ -42,7 +42,7 @@ pub struct Traffic {
 
 impl Socket {
     /// See [`Row::place`](crate::row::Row::place), whose order this is.
-    pub fn place(&self) -> impl Ord {
+    pub fn place(&self) -> impl Ord + use<> {
         let local = (self.local.1, self.proto, self.local.0, self.netns);
         let remote = self.remote.unzip();
         let only_bound = !is_server(self.state, Some(self.proto));

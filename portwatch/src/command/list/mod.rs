@@ -84,6 +84,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
                 listening: wanted.only_servers(),
                 holders: true,
                 tcp_info: true,
+                in_order: true,
                 proc_root: args.source.proc_root,
             })?;
             let limits = std::mem::take(&mut rows.limits);
@@ -119,7 +120,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
 }
 
 fn in_order(mut rows: Vec<Row>) -> Box<dyn Iterator<Item = Row>> {
-    rows.sort_by(|a, b| a.place().cmp(&b.place()));
+    rows.sort_by_key(Row::place);
     Box::new(rows.into_iter())
 }
 

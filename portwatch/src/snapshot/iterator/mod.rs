@@ -164,8 +164,9 @@ mod tests {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
         let inode = rustix::fs::fstat(&file).unwrap().st_ino;
-        if let Ok(pairs) = pairs() {
-            assert!(!pairs.contains(&(inode, std::process::id())));
+        match pairs() {
+            Ok(pairs) => assert!(!pairs.contains(&(inode, std::process::id()))),
+            Err(error) => eprintln!("not tried here: {error:#}"),
         }
     }
 }
