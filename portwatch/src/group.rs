@@ -1,40 +1,51 @@
 //! Sockets that serve one address together (SO_REUSEPORT, udp with SO_REUSEADDR) as one row.
 
-use std::collections::HashMap;
-
 use crate::event::Proto;
 use crate::row::{Row, State};
 
-/// Joins servers with the same namespace, protocol, family, address and port, in the order of their
-/// first ones. A joined row has all holders, the sums of what waits and was accepted, and no
+/// Joins servers with the same namespace, protocol, family, address and port, of rows in the order of
+/// [`Row::place`]. A joined row has all holders, the sums of what waits and was accepted, and no
 /// `sock` and `inode`, as its holders have different ones.
-pub fn servers(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
-    let rows = rows.into_iter();
-    let most = rows.size_hint().0;
-    let mut places = HashMap::with_capacity(most);
-    let mut joined: Vec<Row> = Vec::with_capacity(most);
-    for row in rows {
-        if !serves(&row) {
-            joined.push(row);
-            continue;
-        }
-        let event = &row.event;
-        let key = (
-            event.netns,
-            event.proto,
-            event.family,
-            event.laddr,
-            event.lport,
-        );
-        match places.get(&key) {
-            Some(&at) => join(&mut joined[at], row),
-            None => {
-                places.insert(key, joined.len());
-                joined.push(row);
+pub fn servers<I: IntoIterator<Item = Row>>(rows: I) -> Servers<I::IntoIter> {
+    Servers {
+        rows: rows.into_iter(),
+        next: None,
+    }
+}
+
+/// See [`servers`].
+pub struct Servers<I> {
+    rows: I,
+    /// Begins the next group.
+    next: Option<Row>,
+}
+
+impl<I: Iterator<Item = Row>> Iterator for Servers<I> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        let mut row = self.next.take().or_else(|| self.rows.next())?;
+        while serves(&row) {
+            match self.rows.next() {
+                Some(other) if serves(&other) && is_beside(&row, &other) => join(&mut row, other),
+                other => {
+                    self.next = other;
+                    break;
+                }
             }
         }
+        Some(row)
     }
-    joined
+}
+
+/// Whether both are at one address.
+fn is_beside(row: &Row, other: &Row) -> bool {
+    fn place(row: &Row) -> impl PartialEq {
+        let event = &row.event;
+        let local = (event.lport, event.laddr);
+        (local, event.netns, event.proto, event.family)
+    }
+    place(row) == place(other)
 }
 
 /// Whether it waits for others to come: a tcp listener, or a udp socket without a peer.
@@ -84,7 +95,7 @@ mod tests {
     fn a_group_is_one_row_with_all_holders() {
         let mut elsewhere = server("0.0.0.0:80", 4);
         elsewhere.event.netns = Some(2);
-        let rows = servers(vec![
+        let mut rows = vec![
             server("0.0.0.0:80", 1),
             server("0.0.0.0:81", 2),
             Row {
@@ -95,18 +106,20 @@ mod tests {
             server("127.0.0.1:80", 5),
             Row::connection(State::Estab, "0.0.0.0:80", "10.0.0.1:5", 1, "worker"),
             Row::server(Proto::Udp, "0.0.0.0:80", 6, "worker"),
-        ]);
+        ];
+        rows.sort_by_key(Row::place);
+        let rows: Vec<Row> = servers(rows).collect();
         let pids: Vec<Vec<u32>> = (rows.iter())
             .map(|row| {
                 let holders = row.event.holders.iter().flatten();
                 holders.map(|x| x.pid).collect()
             })
             .collect();
-        let expected: &[&[u32]] = &[&[1, 3], &[2], &[4], &[5], &[1], &[6]];
+        let expected: &[&[u32]] = &[&[1, 3], &[1], &[4], &[5], &[6], &[2]];
         assert_eq!(pids, expected);
         assert_eq!(rows[0].recv_queue, Some(3));
         assert_eq!((rows[0].event.sock, rows[0].inode), (None, None));
         assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
-        assert_eq!(rows[1].event.sock, Some(20));
+        assert_eq!(rows[5].event.sock, Some(20));
     }
 }

@@ -122,12 +122,13 @@ pub fn reports<'a>(question: &Question, rules: &Rules, rows: &'a [Row]) -> Vec<R
 
 fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto) -> Report<'a> {
     let of_proto = |row: &&Row| row.event.proto.map(bind::ports_of) == Some(proto);
-    let (servers, others): (Vec<&Row>, Vec<&Row>) = (rows.iter())
+    let (mut servers, others): (Vec<&Row>, Vec<&Row>) = (rows.iter())
         .filter(of_proto)
         .filter(|row| row.event.lport == Some(question.port))
         .filter(|row| question.addr.is_none_or(|addr| concerns(row, addr)))
         .partition(|row| group::serves(row));
-    let mut servers = group::servers(servers.into_iter().cloned());
+    servers.sort_by_key(|row| row.place());
+    let mut servers: Vec<Row> = group::servers(servers.into_iter().cloned()).collect();
     servers.sort_by_key(|row| {
         let event = &row.event;
         (event.netns != question.netns, event.netns, event.laddr)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::event::{Event, Field, Peer, Value, spelled};
+use crate::group;
 use crate::usual;
 
 spelled! {
@@ -131,6 +132,15 @@ impl Column {
 }
 
 impl Row {
+    /// Where it comes in the usual order: by port, protocol and address. Servers at one address are
+    /// next to each other.
+    pub fn place(&self) -> impl Ord + use<> {
+        let event = &self.event;
+        let local = (event.lport, event.proto, event.laddr, event.netns);
+        let only_bound = !group::serves(self);
+        (local, event.family, event.raddr, event.rport, only_bound)
+    }
+
     /// Value of one column; `None` when absent.
     pub fn value(&self, column: Column) -> Option<Value<'_>> {
         let int = |x: Option<u32>| x.map(|x| Value::Int(x.into()));
@@ -150,12 +160,7 @@ impl Row {
 pub fn sort(rows: &mut [Row], by: Column, descending: bool) {
     // Rows are large: keys are sorted, and each row is then moved once.
     let mut keys: Vec<_> = (rows.iter().enumerate())
-        .map(|(at, row)| {
-            let event = &row.event;
-            let remote = (event.raddr, event.rport);
-            let place = (event.lport, event.proto, event.laddr, event.netns, remote);
-            (row.value(by), place, at)
-        })
+        .map(|(at, row)| (row.value(by), row.place(), at))
         .collect();
     keys.sort_unstable_by(|(a, place_a, at_a), (b, place_b, at_b)| {
         let order = match (a, b) {

@@ -1,6 +1,8 @@
 //! Which programs are usual on which ports, and what is unusual about a row.
 
-use crate::event::Proto;
+use std::sync::LazyLock;
+
+use crate::event::{Comm, Proto};
 use crate::row::{Row, State};
 
 /// A service and the programs that usually offer it, by the names the kernel knows them by (15 bytes
@@ -106,6 +108,20 @@ const FRONTS: &[&str] = &[
     "launcher",
 ];
 
+/// By names of programs and by the ports that are at home, in order: every row of a table is looked up.
+static PROGRAMS: LazyLock<Vec<(Comm, &Usual)>> = LazyLock::new(|| {
+    let of = |x: &'static Usual| x.programs.iter().map(move |&name| (Comm::from(name), x));
+    let mut programs: Vec<_> = USUAL.iter().flat_map(of).collect();
+    programs.sort_by_key(|(name, _)| name.0);
+    programs
+});
+static HOMES: LazyLock<Vec<(u16, &Usual)>> = LazyLock::new(|| {
+    let of = |x: &'static Usual| x.home.iter().map(move |&port| (port, x));
+    let mut homes: Vec<_> = USUAL.iter().flat_map(of).collect();
+    homes.sort_by_key(|(port, _)| *port);
+    homes
+});
+
 const fn usual(
     service: &'static str,
     programs: &'static [&'static str],
@@ -126,21 +142,28 @@ pub fn note(row: &Row) -> Option<String> {
     let event = &row.event;
     let port = event.lport?;
     let comm = event.comm?;
-    let comm = comm.text();
     let listens = row.state == State::Listen;
     // Programs open udp sockets at ports of all kinds for questions of their own.
     let receives = event.proto == Some(Proto::Udp) && row.state == State::Unconn;
-    if FRONTS.contains(&&*comm) || !(listens || receives) {
+    if !(listens || receives) {
         return None;
     }
-    let own = || USUAL.iter().filter(|x| x.programs.contains(&&*comm));
-    if own().any(|x| x.home.contains(&port) || x.also.contains(&port)) {
+    let own = &PROGRAMS[PROGRAMS.partition_point(|(name, _)| name.0 < comm.0)..];
+    let mut own = (own.iter().take_while(|(name, _)| *name == comm)).map(|(_, usual)| usual);
+    let owner = HOMES.binary_search_by_key(&port, |(port, _)| *port);
+    let (first, owner) = (own.clone().next(), owner.ok().map(|at| HOMES[at].1));
+    if first.is_none() && owner.is_none() {
         return None;
     }
-    if let Some(owner) = USUAL.iter().find(|x| x.home.contains(&port)) {
+    if own.any(|x| x.home.contains(&port) || x.also.contains(&port))
+        || FRONTS.contains(&&*comm.text())
+    {
+        return None;
+    }
+    if let Some(owner) = owner {
         return Some(format!("not a usual {} server", owner.service));
     }
-    let own = own().next().filter(|_| listens)?;
+    let own = first.filter(|_| listens)?;
     let home: Vec<String> = own.home.iter().map(u16::to_string).collect();
     Some(format!(
         "{} on an unusual port (usually {})",

@@ -130,6 +130,7 @@ const ALL: Options = Options {
     listening: false,
     holders: true,
     tcp_info: true,
+    in_order: true,
 };
 
 /// The same by sock_diag and by /proc.

@@ -122,6 +122,16 @@ pub struct Sort {
     pub descending: bool,
 }
 
+impl Default for Sort {
+    /// By port, as rows come.
+    fn default() -> Self {
+        Self {
+            column: Column::Event(crate::event::Field::Lport),
+            descending: false,
+        }
+    }
+}
+
 impl FromStr for Sort {
     type Err = String;
 

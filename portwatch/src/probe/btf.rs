@@ -3,8 +3,15 @@
 //! over the types, because that pass is part of every start.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::Deref;
 
 use anyhow::{Context, Result, bail, ensure};
+use memmap2::{Mmap, MmapOptions};
+
+/// Where the running kernel describes its types.
+pub const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 
 /// Kinds of type, numbered as in the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +32,46 @@ pub enum Passed {
     Value,
 }
 
+/// What is in [`KERNEL`], some megabytes.
+pub enum Data {
+    /// Needs no copy; since Linux 6.16.
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+/// Type information of the running kernel, unparsed.
+///
+/// # Errors
+/// When it has none, or /sys is not mounted.
+pub fn kernel() -> std::io::Result<Data> {
+    let mut file = File::open(KERNEL)?;
+    // SAFETY: what the kernel was built with does not change. It maps it only as a private copy.
+    if let Ok(map) = unsafe { MmapOptions::new().map_copy_read_only(&file) } {
+        return Ok(Data::Mapped(map));
+    }
+    let mut data = Vec::new();
+    file.read_to_end(&mut data)?;
+    Ok(Data::Read(data))
+}
+
+impl Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Data::Mapped(map) => map,
+            Data::Read(data) => data,
+        }
+    }
+}
+
 /// Type information and where the wanted types lie in it.
 pub struct Btf<'a> {
     strings: &'a [u8],
-    /// Type data by id; id 0 is `void`.
-    types: Vec<&'a [u8]>,
+    types: &'a [u8],
+    /// Where in `types` each one starts, by id, and where the last one ends. Id 0 is `void`, which is
+    /// not there.
+    starts: Vec<u32>,
     found: HashMap<(Kind, &'a str), u32>,
 }
 
@@ -53,39 +95,57 @@ impl<'a> Btf<'a> {
                 .context("BTF is cut short")
         };
         let strings = part(16, 20)?;
-        let mut rest = part(8, 12)?;
+        let types = part(8, 12)?;
+        // A kernel has more than 100,000.
+        let mut starts = Vec::with_capacity(types.len() / HEAD / 2);
+        starts.push(0);
         let mut btf = Self {
             strings,
-            types: vec![&[]],
+            types,
+            starts,
             found: HashMap::new(),
         };
         let names: HashMap<(u8, &[u8]), Kind> = wanted
             .iter()
             .map(|&(kind, name)| ((kind as u8, name.as_bytes()), kind))
             .collect();
+        let mut hints = [false; HINTS];
+        for (kind, name) in names.keys() {
+            hints[hint(*kind, name)] = true;
+        }
+        let mut rest = types;
         while !rest.is_empty() {
+            let id = btf.starts.len() as u32;
+            btf.starts.push((types.len() - rest.len()) as u32);
             let info = word(rest, 4)?;
             let kind = (info >> 24 & 0x1f) as u8;
             let size = HEAD + extra(kind, (info & 0xffff) as usize)?;
             let (this, next) = rest.split_at_checked(size).context("BTF is cut short")?;
             if matches!(kind, 4 | 6 | 8 | 12 | 14) {
-                let name = btf.string(word(this, 0)?);
-                if let Some(&kind) = names.get(&(kind, name)) {
+                let at = word(this, 0)?;
+                let text = strings.get(at as usize..).unwrap_or(&[]);
+                if hints[hint(kind, text)]
+                    && let name = btf.string(at)
+                    && let Some(&kind) = names.get(&(kind, name))
+                {
                     let name = std::str::from_utf8(name).context("BTF name is not UTF-8")?;
-                    btf.found
-                        .entry((kind, name))
-                        .or_insert(btf.types.len() as u32);
+                    btf.found.entry((kind, name)).or_insert(id);
                 }
             }
-            btf.types.push(this);
             rest = next;
         }
+        btf.starts.push(types.len() as u32);
         Ok(btf)
     }
 
     /// Whether a wanted type exists.
     pub fn has(&self, kind: Kind, name: &str) -> bool {
         self.found.contains_key(&(kind, name))
+    }
+
+    /// Number of a wanted type; `None` when there is none.
+    pub fn id(&self, kind: Kind, name: &str) -> Option<u32> {
+        self.found.get(&(kind, name)).copied()
     }
 
     /// Byte offset of a member, written `outer.inner` for one in a member; `None` when there is none.
@@ -108,7 +168,7 @@ impl<'a> Btf<'a> {
         // typedef → pointer → prototype, whose first parameter is the tracer's own.
         let pointer = self.kind_of(id)?.1;
         let prototype = self.kind_of(pointer)?.1;
-        let parameters = self.types.get(prototype as usize)?.get(HEAD..)?;
+        let parameters = self.data(prototype)?.get(HEAD..)?;
         let parameter = parameters.chunks_exact(8).nth(n + 1)?;
         let (kind, _) = self.kind_of(self.resolve(word(parameter, 4).ok()?)?)?;
         Some(if kind == 2 {
@@ -123,13 +183,24 @@ impl<'a> Btf<'a> {
         let Some(&id) = self.found.get(&(Kind::Enum, name)) else {
             return Vec::new();
         };
-        let body = &self.types[id as usize][HEAD..];
-        body.chunks_exact(8)
+        let body = self.data(id).and_then(|data| data.get(HEAD..));
+        body.unwrap_or_default()
+            .chunks_exact(8)
             .filter_map(|entry| {
                 let name = self.string(word(entry, 0).ok()?);
                 Some((word(entry, 4).ok()?, std::str::from_utf8(name).ok()?))
             })
             .collect()
+    }
+
+    /// The bytes of a type.
+    fn data(&self, id: u32) -> Option<&'a [u8]> {
+        let at = id as usize;
+        let (from, to) = (*self.starts.get(at)?, *self.starts.get(at + 1)?);
+        // Of `void` there is nothing.
+        self.types
+            .get(from as usize..to as usize)
+            .filter(|_| id != 0)
     }
 
     fn string(&self, at: u32) -> &'a [u8] {
@@ -140,7 +211,7 @@ impl<'a> Btf<'a> {
 
     /// Kind of a type, and the type it refers to (or its size).
     fn kind_of(&self, id: u32) -> Option<(u8, u32)> {
-        let data = self.types.get(id as usize)?;
+        let data = self.data(id)?;
         Some((
             (word(data, 4).ok()? >> 24 & 0x1f) as u8,
             word(data, 8).ok()?,
@@ -162,7 +233,7 @@ impl<'a> Btf<'a> {
     /// Offset in bits and type of a member, also of one in an anonymous member.
     fn member(&self, id: u32, wanted: &[u8]) -> Option<(u32, u32)> {
         let id = self.resolve(id)?;
-        let data = *self.types.get(id as usize)?;
+        let data = self.data(id)?;
         let info = word(data, 4).ok()?;
         if !matches!(info >> 24 & 0x1f, 4 | 5) {
             return None;
@@ -186,6 +257,19 @@ impl<'a> Btf<'a> {
             }
         })
     }
+}
+
+/// How many kinds and beginnings of names are told apart, see [`hint`].
+const HINTS: usize = 4096;
+
+/// A number that kind and first bytes of a name give: nearly all types are told by it to be none of
+/// those that are wanted, at a fraction of what looking up their names takes.
+fn hint(kind: u8, text: &[u8]) -> usize {
+    let mut first = [0; 4];
+    let bytes = text.iter().take_while(|&&b| b != 0);
+    (first.iter_mut().zip(bytes)).for_each(|(to, &from)| *to = from);
+    let mixed = (u32::from_ne_bytes(first) ^ u32::from(kind) << 8).wrapping_mul(0x9e37_79b1);
+    (mixed >> 20) as usize % HINTS
 }
 
 /// Bytes after the head of a type of this kind with `count` parts.
@@ -253,6 +337,32 @@ mod tests {
         assert_eq!(btf.offset("s", "b"), Some(4));
         assert_eq!(btf.offset("s", "c"), None);
         assert_eq!(btf.offset("t", "a"), None);
+    }
+
+    #[test]
+    fn a_type_is_found_by_its_kind_and_all_of_its_name() {
+        // names that begin alike, one that is the beginning of another, one of a single letter
+        let strings = b"\0sock\0socket\0sock_common\0s\0";
+        let structure = |name: u32| [name, 4 << 24, 0];
+        let function = |name: u32| [name, 12 << 24, 0];
+        let types = [
+            structure(6),
+            function(1),
+            structure(13),
+            structure(25),
+            structure(1),
+        ];
+        let wanted = [
+            (Kind::Struct, "sock"),
+            (Kind::Struct, "s"),
+            (Kind::Func, "socket"),
+        ];
+        let data = build(types.as_flattened(), strings);
+        let btf = Btf::parse(&data, &wanted).unwrap();
+        assert_eq!(btf.id(Kind::Struct, "sock"), Some(5));
+        assert_eq!(btf.id(Kind::Struct, "s"), Some(4));
+        assert_eq!(btf.id(Kind::Func, "socket"), None);
+        assert_eq!(btf.id(Kind::Struct, "socket"), None);
     }
 
     #[test]

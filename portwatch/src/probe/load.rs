@@ -10,7 +10,7 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness, Pod};
 use aya_log::Level;
 use portwatch_common::{Config, MISSING, Offsets, PASSING_EVENTS};
 
-use super::btf::{Btf, Kind, Passed};
+use super::btf::{self, Btf, KERNEL, Kind, Passed};
 use super::plan::{Hook, PLAN, Probe, Thing};
 use super::program::{self, Link, words};
 use super::report::{Refusal, Report, Row};
@@ -18,7 +18,6 @@ use super::{Tier, copies, permission};
 
 /// The programs, built from `portwatch-ebpf` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/portwatch.o");
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// See [`Kernel::order`].
 const TASKS_RCU_EXIT: &str = "tasks_rcu_exit_srcu_srcu_data";
 /// Came with the preemption of programs of tracepoints (7.0), and of those that perf runs (7.2).
@@ -83,9 +82,9 @@ impl Links {
 /// When none can serve. The message names the cause and the remedy.
 pub fn load(settings: &Settings) -> Result<Loaded> {
     permission::check()?;
-    let data = std::fs::read(KERNEL_BTF).with_context(|| {
+    let data = btf::kernel().with_context(|| {
         format!(
-            "this kernel does not describe its types: {KERNEL_BTF} cannot be read. \
+            "this kernel does not describe its types: {KERNEL} cannot be read. \
              portwatch needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of all current \
              distributions are (and /sys mounted)"
         )
@@ -170,7 +169,7 @@ impl<'a> Kernel<'a> {
         let (btf, aya, loader) = std::thread::scope(|scope| {
             let loader = scope.spawn(EbpfLoader::new);
             let aya = scope.spawn(|| AyaBtf::parse(data, Endianness::default()));
-            let btf = Btf::parse(data, &wanted).with_context(|| format!("reading {KERNEL_BTF}"));
+            let btf = Btf::parse(data, &wanted).with_context(|| format!("reading {KERNEL}"));
             let loader = loader.join().expect("it does not panic");
             (btf, aya.join().expect("it returns errors"), loader)
         });

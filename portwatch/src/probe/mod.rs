@@ -1,6 +1,6 @@
 //! From the plan to attached probes: offsets from the kernel's BTF, the plan, and its loading.
 
-mod btf;
+pub(crate) mod btf;
 mod copies;
 mod load;
 mod permission;

@@ -4,6 +4,7 @@
 //! With a parser of our own: the crates for these messages make an allocation of every attribute,
 //! and can neither ask for MPTCP nor for tcp sockets that are only bound.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::packed::Packed;
 use super::socket::{Socket, Traffic};
 use crate::event::{Family, Proto};
 use crate::row::State;
@@ -64,23 +66,24 @@ pub struct Query {
 
 /// What one answer says of a socket.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    pub socket: Socket,
+struct Found {
+    socket: Socket,
     /// Carries (part of) an MPTCP connection, as far as the kernel tells.
-    pub subflow: bool,
+    subflow: bool,
 }
 
-/// Appends the sockets asked for.
+/// Appends the sockets asked for, each once, those that are subflows with a mark. Returns whether there
+/// is any of these.
 ///
 /// # Errors
 /// When the kernel has no sock_diag, not this protocol in it, or does not allow it; when it answers
 /// nonsense, or the table changes so fast that every dump is interrupted. Nothing is appended then.
-pub fn dump(query: Query, found: &mut Vec<Found>) -> Result<()> {
-    let before = found.len();
+pub fn dump(query: Query, found: &mut Packed) -> Result<bool> {
+    let before = found.end();
     for _ in 0..ATTEMPTS {
         let end = attempt(query, found);
-        if matches!(end, Ok(End::Whole)) {
-            return Ok(());
+        if let Ok(End::Whole { subflows }) = end {
+            return Ok(subflows);
         }
         found.truncate(before);
         end.with_context(|| format!("asking sock_diag for {}", query.proto))?;
@@ -88,24 +91,33 @@ pub fn dump(query: Query, found: &mut Vec<Found>) -> Result<()> {
     bail!("the table of {} changes too fast to be read", query.proto)
 }
 
-fn attempt(query: Query, found: &mut Vec<Found>) -> Result<End> {
+fn attempt(query: Query, found: &mut Packed) -> Result<End> {
     // A new one each time, so that nothing of an earlier dump is in it.
     let netlink = open()?;
     let request = request(query);
     retry_on_intr(|| rustix::net::send(&netlink, &request, SendFlags::empty()))?;
     let mut buffer = vec![0; BUFFER];
-    let mut interrupted = false;
+    let (mut interrupted, mut subflows) = (false, false);
+    let mut some = Vec::new();
+    let mut cookies = HashSet::new();
     loop {
         let (count, length) =
             retry_on_intr(|| rustix::net::recv(&netlink, &mut buffer[..], RecvFlags::TRUNC))?;
         if length > count || count == 0 {
             bail!("a message of {length} bytes is not what was expected");
         }
-        let part = parse(&buffer[..count], query, found)?;
+        let part = parse(&buffer[..count], query, &mut some)?;
         interrupted |= part.interrupted;
+        for Found { socket, subflow } in some.drain(..) {
+            // A table that changes while it is read may show one twice.
+            if socket.sock.is_none_or(|cookie| cookies.insert(cookie)) {
+                found.push(&socket, subflow);
+                subflows |= subflow;
+            }
+        }
         match part.done {
             true if interrupted => return Ok(End::Interrupted),
-            true => return Ok(End::Whole),
+            true => return Ok(End::Whole { subflows }),
             false => {}
         }
     }
@@ -124,7 +136,7 @@ fn open() -> rustix::io::Result<OwnedFd> {
 }
 
 enum End {
-    Whole,
+    Whole { subflows: bool },
     Interrupted,
 }
 

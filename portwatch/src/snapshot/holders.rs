@@ -11,6 +11,7 @@ use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::iterator;
 use super::read::{needs_root, plural};
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -36,6 +37,18 @@ pub struct Holders {
 }
 
 impl Holders {
+    /// Those of this machine, told by the kernel where this process may ask it, else from /proc.
+    ///
+    /// # Errors
+    /// As [`Holders::read`].
+    pub fn of_machine() -> Result<Self> {
+        match iterator::pairs() {
+            Ok(pairs) => Ok(Self::of_pairs(pairs)),
+            // Missing permission, an old kernel, a container: /proc does as well.
+            Err(_) => Self::read(Path::new("/proc")),
+        }
+    }
+
     /// Reads the open files of all processes of a proc file system.
     ///
     /// # Errors
@@ -64,18 +77,25 @@ impl Holders {
             all.denied.extend(part.denied);
             all.damaged += part.damaged;
         }
-        all.pairs.sort_unstable();
-        all.pairs.dedup();
         // Two threads may have been denied the files of one process.
         all.denied.sort_unstable();
         all.denied.dedup();
         Ok(Self {
-            pairs: all.pairs,
             denied: all.denied.len(),
             damaged: all.damaged,
             // The first process of a namespace lives as long as that.
             hidden: root == Path::new("/proc") && !root.join("1").exists(),
+            ..Self::of_pairs(all.pairs)
         })
+    }
+
+    fn of_pairs(mut pairs: Vec<(u64, u32)>) -> Self {
+        pairs.sort_unstable();
+        pairs.dedup();
+        Self {
+            pairs,
+            ..Self::default()
+        }
     }
 
     /// Processes that hold a socket, in order.

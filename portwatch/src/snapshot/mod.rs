@@ -2,22 +2,27 @@
 
 mod diag;
 mod holders;
+mod iterator;
 mod namespaces;
 mod owner;
+mod packed;
 mod proc;
 mod read;
 mod socket;
 
-use std::collections::{HashMap, HashSet};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
 use crate::row::{Row, State};
+
+use packed::{Packed, Place};
 
 pub use holders::Holders;
 pub use owner::{Owner, Owners};
@@ -36,6 +41,8 @@ pub struct Options {
     pub holders: bool,
     /// Bytes, rtt and retransmits of tcp connections.
     pub tcp_info: bool,
+    /// Rows in the order of [`Row::place`]; else they have none.
+    pub in_order: bool,
 }
 
 /// The sockets of one moment.
@@ -46,7 +53,7 @@ pub struct Snapshot {
     pub limits: Vec<String>,
 }
 
-/// Takes a snapshot. Rows have no order. Without root it is not whole, and says so.
+/// Takes a snapshot. Without root it is not whole, and says so.
 ///
 /// # Errors
 /// When there is nothing to read: no proc file system where one should be.
@@ -67,35 +74,78 @@ pub fn rows(options: &Options) -> Result<Rows> {
     let root = options.proc_root.as_deref();
     let (sockets, holders) = std::thread::scope(|scope| {
         // Both take most of their time in the kernel.
-        let sockets = scope.spawn(|| read(options));
-        let holders = match options.holders {
-            true => Holders::read(root.unwrap_or(Path::new("/proc"))),
-            false => Ok(Holders::default()),
+        let sockets = scope.spawn(|| {
+            let sockets = read(options)?;
+            let mut order = Vec::new();
+            let mut connected = vec![false; usize::from(u16::MAX) + 1];
+            for (place, socket, _) in sockets.list.places() {
+                let port = socket.local.1;
+                order.extend(options.in_order.then_some((port, place)));
+                connected[usize::from(port)] |= socket.remote.is_some();
+            }
+            // Of ports without connections nobody will ask, and listeners may be many.
+            let asked = |socket: &Socket| connected[usize::from(socket.local.1)];
+            let listeners = Listeners::of(sockets.list.iter().filter(asked));
+            let order = options.in_order.then(|| sorted(order, &sockets.list));
+            Ok::<_, anyhow::Error>((sockets, order, listeners))
+        });
+        let holders = match root {
+            _ if !options.holders => Ok(Holders::default()),
+            Some(root) => Holders::read(root),
+            None => Holders::of_machine(),
         };
         (sockets.join(), holders)
     });
-    let Sockets { list, mut limits } = sockets.unwrap_or_else(|panic| resume_unwind(panic))?;
-    let holders = holders?;
+    let (sockets, order, listeners) = sockets.unwrap_or_else(|panic| resume_unwind(panic))?;
+    let Sockets {
+        list,
+        denied,
+        mut limits,
+    } = sockets;
+    let mut holders = holders?;
+    // A kernel may hide from its iterator too what it lets nobody look into.
+    let is_lonely = |socket: Socket| (socket.inode).is_some_and(|x| holders.of(x).next().is_none());
+    if options.holders && denied > 0 && list.iter().any(is_lonely) {
+        holders.denied = holders.denied.max(denied);
+    }
     limits.extend(holders.limits());
     let clock = Clock::new();
     let join = Join {
         now: clock.wall(boot()),
-        listeners: Listeners::of(&list),
+        listeners,
         owners: Owners::new(root),
         known: HashMap::new(),
         holders,
         tcp_info: options.tcp_info,
     };
     Ok(Rows {
-        list: list.into_iter(),
+        list,
+        order: order.map(Vec::into_iter),
+        next: Place::default(),
         join,
         limits,
     })
 }
 
+/// The places of the list in the order that their rows are to have, from ports and places.
+fn sorted(mut order: Vec<(u16, Place)>, list: &Packed) -> Vec<Place> {
+    // Most have a port of their own, so this settles nearly all of it.
+    order.sort_unstable();
+    for same_port in order.chunk_by_mut(|(a, _), (b, _)| a == b) {
+        if same_port.len() > 1 {
+            same_port
+                .sort_by_cached_key(|&(_, at)| list.get(at).map(|(socket, ..)| socket.place()));
+        }
+    }
+    order.into_iter().map(|(_, place)| place).collect()
+}
+
 /// The rows of a snapshot.
 pub struct Rows {
-    list: std::vec::IntoIter<Socket>,
+    list: Packed,
+    /// `None`: as they are in the list.
+    order: Option<std::vec::IntoIter<Place>>,
+    next: Place,
     join: Join,
     /// As those of [`Snapshot`].
     pub limits: Vec<String>,
@@ -105,11 +155,13 @@ impl Iterator for Rows {
     type Item = Row;
 
     fn next(&mut self) -> Option<Row> {
-        Some(self.join.row(self.list.next()?))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.list.size_hint()
+        let place = match &mut self.order {
+            Some(order) => order.next()?,
+            None => self.next,
+        };
+        let (socket, _, next) = self.list.get(place)?;
+        self.next = next;
+        Some(self.join.row(&socket))
     }
 }
 
@@ -119,40 +171,49 @@ struct Join {
     listeners: Listeners,
     holders: Holders,
     owners: Owners,
-    /// Owners already asked for.
-    known: HashMap<u32, Option<Owner>>,
+    known: HashMap<u32, Known>,
     tcp_info: bool,
 }
 
+/// A process already asked for.
+struct Known {
+    comm: String,
+    /// Read when it is the first of those that hold a socket, which are seldom all.
+    owner: OnceCell<Option<Owner>>,
+}
+
 impl Join {
-    fn row(&mut self, socket: Socket) -> Row {
+    fn row(&mut self, socket: &Socket) -> Row {
         let kind = match socket.state {
             State::Listen => Kind::Listen,
             State::Unconn => Kind::Bind,
-            _ if self.listeners.accepted(&socket) => Kind::Accept,
+            _ if self.listeners.accepted(socket) => Kind::Accept,
             _ => Kind::Connect,
         };
         let mut event = socket.event(kind, Origin::Seed, self.now);
         if self.tcp_info {
             socket.put_traffic(&mut event);
         }
-        let inode = socket.inode.into_iter();
-        let pids = inode.flat_map(|inode| self.holders.of(inode));
-        let owners = &mut self.owners;
-        let mut owner = |pid: u32| {
-            let known = self.known.entry(pid);
-            known.or_insert_with(|| owners.owner(pid)).clone()
-        };
-        match pids.clone().find_map(&mut owner) {
-            Some(owner) => owner.put(&mut event),
-            None => event.context = event.uid.and_then(|uid| owners.user(uid)),
+        let mut peers = Vec::new();
+        for pid in socket.inode.into_iter().flat_map(|x| self.holders.of(x)) {
+            let known = self.known.entry(pid).or_insert_with(|| Known {
+                comm: self.owners.comm(pid).unwrap_or_default(),
+                owner: OnceCell::new(),
+            });
+            if event.pid.is_none()
+                && let Some(owner) = known.owner.get_or_init(|| self.owners.owner(pid))
+            {
+                owner.put(&mut event);
+            }
+            peers.push(Peer {
+                pid,
+                comm: known.comm.clone(),
+                sock: socket.sock,
+            });
         }
-        let peers = pids.map(|pid| Peer {
-            pid,
-            comm: owners.comm(pid).unwrap_or_default(),
-            sock: socket.sock,
-        });
-        let peers: Vec<Peer> = peers.collect();
+        if event.pid.is_none() {
+            event.context = event.uid.and_then(|uid| self.owners.user(uid));
+        }
         event.holders = (!peers.is_empty()).then_some(peers);
         Row {
             event,
@@ -166,18 +227,23 @@ impl Join {
     }
 }
 
-/// Where connections are accepted, to tell them from those that were made from here.
+/// Where connections are accepted, to tell them from those that were made from here: port, address and
+/// network namespace, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listeners(HashSet<(Option<u32>, IpAddr, u16)>);
+pub struct Listeners(Vec<(u16, IpAddr, Option<u32>)>);
 
 impl Listeners {
-    pub fn of(sockets: &[Socket]) -> Self {
-        let listeners = sockets.iter().filter(|x| x.state == State::Listen);
-        Self(listeners.map(|x| (x.netns, x.local.0, x.local.1)).collect())
+    pub fn of(sockets: impl IntoIterator<Item = Socket>) -> Self {
+        let listeners = (sockets.into_iter()).filter(|x| x.state == State::Listen);
+        let mut places = Self::default();
+        (places.0).extend(listeners.map(|x| (x.local.1, x.local.0, x.netns)));
+        places.0.sort_unstable();
+        places
     }
 
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
+        self.0.sort_unstable();
     }
 
     /// Whether a connection came in through one of them.
@@ -188,8 +254,7 @@ impl Listeners {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         ];
-        socket.proto != Proto::Udp
-            && socket.remote.is_some()
-            && (places.iter()).any(|place| self.0.contains(&(socket.netns, *place, port)))
+        let is_place = |place| self.0.binary_search(&(port, place, socket.netns)).is_ok();
+        socket.proto != Proto::Udp && socket.remote.is_some() && places.into_iter().any(is_place)
     }
 }

@@ -9,8 +9,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::diag::{self, Found};
+use super::diag;
 use super::namespaces::{self, Entry, Namespaces};
+use super::packed::Packed;
 use super::socket::Socket;
 use super::{Options, proc};
 use crate::event::{Family, Proto};
@@ -35,7 +36,9 @@ const DUMPS: [(Proto, &[Family]); 5] = [
 /// The sockets of one moment.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    pub list: Vec<Socket>,
+    pub list: Packed,
+    /// Processes that may not be looked into.
+    pub denied: usize,
     /// What could not be seen, and why, each a sentence for the user.
     pub limits: Vec<String>,
 }
@@ -55,6 +58,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
     };
     Ok(Sockets {
         limits: reading.limits(&namespaces, options.proc_root.is_some()),
+        denied: namespaces.denied,
         list: reading.sockets,
     })
 }
@@ -63,7 +67,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
 #[derive(Default)]
 struct Reading {
     listening: bool,
-    sockets: Vec<Socket>,
+    sockets: Packed,
     /// Lines of tables that could not be understood.
     lines: usize,
     /// Tables that could not be read.
@@ -104,15 +108,13 @@ impl Reading {
 
     /// The network namespace that this thread is in.
     fn namespace(&mut self, netns: u32) {
-        let mut found = Vec::new();
+        let mut found = Packed::default();
+        let mut subflows = false;
         // Only to those who may change the network do all kernels say what carries MPTCP.
         let subflows_are_told =
             capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::NET_ADMIN));
         for (proto, families) in DUMPS {
-            if proto == Proto::Mptcp
-                && subflows_are_told
-                && !found.iter().any(|x: &Found| x.subflow)
-            {
+            if proto == Proto::Mptcp && subflows_are_told && !subflows {
                 continue;
             }
             let query = diag::Query {
@@ -125,7 +127,7 @@ impl Reading {
                 netns: Some(netns),
             };
             match diag::dump(query, &mut found) {
-                Ok(()) => {}
+                Ok(any) => subflows |= any,
                 // Not every kernel has it.
                 Err(_) if proto == Proto::Mptcp => {}
                 Err(_) => families.iter().for_each(|&family| {
@@ -142,12 +144,11 @@ impl Reading {
                 }),
             }
         }
-        // In the place of what was found: sockets can be many.
-        let found: Vec<Socket> = once(found).collect();
-        if self.sockets.is_empty() {
-            self.sockets = found;
+        let has_mptcp = || found.iter().any(|socket| socket.proto == Proto::Mptcp);
+        if subflows || !subflows_are_told && has_mptcp() {
+            self.sockets.extend(without_subflows(&found));
         } else {
-            self.sockets.extend(found);
+            self.sockets.append(found);
         }
     }
 
@@ -190,7 +191,7 @@ impl Reading {
     /// # Errors
     /// When none is there, or one cannot be read. Nothing of them is kept then.
     fn tables(&mut self, directory: &Path, netns: Option<u32>) -> Result<()> {
-        let (sockets, lines) = (self.sockets.len(), self.lines);
+        let (sockets, lines) = (self.sockets.end(), self.lines);
         let mut missing = Vec::new();
         let mut there = None;
         let mut failed = None;
@@ -235,15 +236,10 @@ impl Reading {
         family: Family,
         netns: Option<u32>,
     ) -> std::io::Result<()> {
-        let before = self.sockets.len();
-        self.lines += proc::read(directory, proto, family, netns, &mut self.sockets)?;
-        if self.listening {
-            let mut at = 0;
-            self.sockets.retain(|socket| {
-                at += 1;
-                at <= before || is_listening(socket)
-            });
-        }
+        let mut sockets = Vec::new();
+        self.lines += proc::read(directory, proto, family, netns, &mut sockets)?;
+        let wanted = |socket: &Socket| !self.listening || is_listening(socket);
+        self.sockets.extend(sockets.into_iter().filter(wanted));
         Ok(())
     }
 
@@ -305,37 +301,28 @@ fn is_listening(socket: &Socket) -> bool {
     }
 }
 
-/// Each socket once: a table that changes while it is read may show one twice, and an MPTCP
-/// connection is shown as what it is and as the tcp connections that carry it.
-fn once(found: Vec<Found>) -> impl Iterator<Item = Socket> {
+/// An MPTCP connection is shown as what it is and as the tcp connections that carry it: here once.
+fn without_subflows(found: &Packed) -> impl Iterator<Item = Socket> {
     type Ends = ((IpAddr, u16), Option<(IpAddr, u16)>);
     let ends = |socket: &Socket| -> Ends { (socket.local, socket.remote) };
-    let mut cookies = HashSet::with_capacity(found.len());
     let (mut inodes, mut carried) = (HashSet::new(), HashSet::new());
-    for Found { socket, .. } in &found {
-        if socket.proto == Proto::Mptcp {
-            inodes.extend(socket.inode);
-            carried.insert(ends(socket));
-        }
+    for socket in found.iter().filter(|socket| socket.proto == Proto::Mptcp) {
+        inodes.extend(socket.inode);
+        carried.insert(ends(&socket));
     }
-    found.into_iter().filter_map(
-        move |Found {
-                  mut socket,
-                  subflow,
-              }| {
-            if socket.proto == Proto::Tcp {
-                let known = socket.inode.is_some_and(|inode| inodes.contains(&inode));
-                if known || subflow && carried.contains(&ends(&socket)) {
-                    return None;
-                }
-                if subflow {
-                    // Kernels before 5.18 do not tell of listeners, none of connections that fell back
-                    // to tcp: of their subflows the first stands for them.
-                    inodes.extend(socket.inode);
-                    (socket.proto, socket.sock, socket.traffic) = (Proto::Mptcp, None, None);
-                }
+    found.places().filter_map(move |(_, mut socket, subflow)| {
+        if socket.proto == Proto::Tcp {
+            let known = socket.inode.is_some_and(|inode| inodes.contains(&inode));
+            if known || subflow && carried.contains(&ends(&socket)) {
+                return None;
             }
-            (socket.sock.is_none_or(|cookie| cookies.insert(cookie))).then_some(socket)
-        },
-    )
+            if subflow {
+                // Kernels before 5.18 do not tell of listeners, none of connections that fell back
+                // to tcp: of their subflows the first stands for them.
+                inodes.extend(socket.inode);
+                (socket.proto, socket.sock, socket.traffic) = (Proto::Mptcp, None, None);
+            }
+        }
+        Some(socket)
+    })
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::event::{Event, Family, Kind, Origin, Proto};
+use crate::group::is_server;
 use crate::row::State;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,14 @@ pub struct Traffic {
 }
 
 impl Socket {
+    /// See [`Row::place`](crate::row::Row::place), whose order this is.
+    pub fn place(&self) -> impl Ord + use<> {
+        let local = (self.local.1, self.proto, self.local.0, self.netns);
+        let remote = self.remote.unzip();
+        let only_bound = !is_server(self.state, Some(self.proto));
+        (local, self.family, remote, only_bound)
+    }
+
     /// An event about it, without its owner.
     pub fn event(&self, kind: Kind, origin: Origin, ts: u64) -> Event {
         let mut event = Event::new(kind, origin, ts);

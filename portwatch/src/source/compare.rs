@@ -45,7 +45,7 @@ enum Stage {
 impl Compare {
     /// Begins with the sockets that are there, which are no events.
     pub fn new(first: Vec<Socket>, mut owner: impl FnMut(&Socket) -> Option<Owner>) -> Self {
-        let listeners = Listeners::of(&first);
+        let listeners = Listeners::of(first.iter().cloned());
         let known = alive(first).map(|(inode, socket)| {
             let known = Known {
                 owner: owner(&socket),
@@ -83,7 +83,7 @@ impl Compare {
         ts: u64,
         mut owner: impl FnMut(&Socket) -> Option<Owner>,
     ) -> Vec<Event> {
-        let listeners = Listeners::of(&now);
+        let listeners = Listeners::of(now.iter().cloned());
         // A server may accept its only connection and be done.
         self.listeners.extend(listeners.clone());
         let mut now: HashMap<u64, Socket> = alive(now).collect();

@@ -52,7 +52,9 @@ impl Poll {
         let holders = Holders::read(root(&reading))?;
         let mut limits = first.limits;
         limits.extend(holders.limits());
-        let compare = Compare::new(first.list, |socket| owner(socket, &holders, &mut owners));
+        let compare = Compare::new(first.list.iter().collect(), |socket| {
+            owner(socket, &holders, &mut owners)
+        });
         let start = tokio::time::Instant::now() + options.interval;
         let mut timer = interval_at(start, options.interval);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,11 +113,11 @@ impl Poll {
     }
 
     fn step(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        let mut now = snapshot::read(&self.reading)?.list;
+        let mut now: Vec<Socket> = snapshot::read(&self.reading)?.list.iter().collect();
         if self.compare.misses(&now) {
             // A table that changes while it is read may leave one out: gone is what is not in the
             // next one either.
-            let again = snapshot::read(&self.reading)?.list;
+            let again: Vec<Socket> = snapshot::read(&self.reading)?.list.iter().collect();
             let there: HashSet<u64> = again.iter().filter_map(|socket| socket.inode).collect();
             now.retain(|socket| socket.inode.is_some_and(|inode| !there.contains(&inode)));
             now.extend(again);

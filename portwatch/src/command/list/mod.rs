@@ -12,7 +12,7 @@ use anyhow::Result;
 use super::output::{Output, is_closed_pipe};
 use super::recorded::Past;
 use super::{filter, say, screen, wrong_usage};
-use crate::cli::{self, ListArgs};
+use crate::cli::{self, ListArgs, Sort};
 use crate::event::Kind;
 use crate::exit::Exit;
 use crate::filter::Filter;
@@ -74,38 +74,43 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         }
     };
 
-    let (mut rows, limits) = match (past, args.duration) {
-        (Some(past), _) => (group::servers(past.rows), past.limits),
+    let (rows, limits): (Box<dyn Iterator<Item = Row>>, _) = match (past, args.duration) {
+        (Some(past), _) => (in_order(past.rows), past.limits),
         (None, Some(duration)) => {
             let snapshot = followed::rows(&followed, duration, interval_given).await?;
-            (group::servers(snapshot.rows), snapshot.limits)
+            (in_order(snapshot.rows), snapshot.limits)
         }
         (None, None) => {
             let mut rows = snapshot::rows(&snapshot::Options {
                 listening: wanted.only_servers(),
                 holders: true,
                 tcp_info: true,
+                in_order: true,
                 proc_root: args.source.proc_root,
             })?;
             let limits = std::mem::take(&mut rows.limits);
-            (group::servers(rows), limits)
+            (Box::new(rows), limits)
         }
     };
-    for row in &mut rows {
+    let named = group::servers(rows).map(|mut row| {
         row.event.service = service::of(&row.event);
-    }
-    rows.retain(|row| wanted.matches(row));
-    row::sort(&mut rows, args.sort.column, args.sort.descending);
-
+        row
+    });
+    let rows = named.filter(|row| wanted.matches(row));
     let mut output = Output::open(None)?;
-    view.put(&mut output.buffer, &rows);
+    if args.sort == Sort::default() {
+        // Each is made as it is printed: all of them together take several times the room, and the time.
+        view.put(&mut output.buffer, rows);
+    } else {
+        let mut rows: Vec<Row> = rows.collect();
+        row::sort(&mut rows, args.sort.column, args.sort.descending);
+        view.put(&mut output.buffer, rows);
+    }
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
         result => result?,
     }
     hint(&limits);
-    // The program ends: giving back the memory of each row would only take time.
-    std::mem::forget(rows);
     Ok(match wanted.filter.complaint() {
         Some(complaint) => {
             say(&complaint);
@@ -113,6 +118,11 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         }
         None => Exit::Fine,
     })
+}
+
+fn in_order(mut rows: Vec<Row>) -> Box<dyn Iterator<Item = Row>> {
+    rows.sort_by_key(Row::place);
+    Box::new(rows.into_iter())
 }
 
 /// Tells what could not be seen, in one line.

@@ -194,9 +194,9 @@ fn put_cell(out: &mut String, time: &mut Local, cell: Cell, event: &Event) {
 pub fn put_value(out: &mut String, value: Option<Value<'_>>) {
     // Writing to a String cannot fail.
     let _ = match value {
-        None => write!(out, "-"),
+        None => return out.push('-'),
         Some(Value::Time(ns)) => write!(out, "{}", Utc::text(ns)),
-        Some(Value::Int(number)) => write!(out, "{number}"),
+        Some(Value::Int(number)) => return human::push_number(out, number),
         Some(Value::Text(text)) => return sanitize::push(out, text.as_bytes()),
         Some(Value::Addr(addr)) => write!(out, "{addr}"),
         Some(Value::List(items)) => return put_words(out, items),

@@ -21,7 +21,7 @@ pub enum Rows {
 
 impl Rows {
     /// Appends the names of the columns (not in JSON) and all rows.
-    pub fn put(&self, out: &mut Vec<u8>, rows: &[Row]) {
+    pub fn put(&self, out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row>) {
         match self {
             Rows::Text(text) => text.put(out, rows),
             Rows::Json(columns) => put_json(out, rows, columns.as_deref().unwrap_or(Column::ALL)),
@@ -34,10 +34,10 @@ impl Rows {
 }
 
 /// An object a line; absent values are left out.
-fn put_json(out: &mut Vec<u8>, rows: &[Row], columns: &[Column]) {
+fn put_json(out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row>, columns: &[Column]) {
     let mut time = Utc::default();
     for row in rows {
-        put_object(out, &mut time, row, columns);
+        put_object(out, &mut time, &row, columns);
         out.push(b'\n');
     }
 }
@@ -59,7 +59,12 @@ pub fn put_object(out: &mut Vec<u8>, time: &mut Utc, row: &Row, columns: &[Colum
 }
 
 /// As RFC 4180 has it, but with LF at the ends of lines; absent values are empty.
-fn put_csv(out: &mut Vec<u8>, rows: &[Row], columns: &[Column], mut cells: Cells) {
+fn put_csv(
+    out: &mut Vec<u8>,
+    rows: impl IntoIterator<Item = Row>,
+    columns: &[Column],
+    mut cells: Cells,
+) {
     let names: Vec<&str> = columns.iter().map(|x| x.as_str()).collect();
     out.extend_from_slice(names.join(",").as_bytes());
     out.push(b'\n');
@@ -95,7 +100,7 @@ mod tests {
 
     fn text(format: &Rows) -> String {
         let mut out = Vec::new();
-        format.put(&mut out, &rows());
+        format.put(&mut out, rows());
         String::from_utf8(out).unwrap()
     }
 

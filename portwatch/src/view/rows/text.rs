@@ -77,36 +77,37 @@ impl Text {
     }
 
     /// Appends header and rows.
-    pub fn put(&self, out: &mut Vec<u8>, rows: &[Row]) {
+    pub fn put(&self, out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row>) {
         let heads = self.heads();
-        let mut cells = Cells::new(heads.len(), rows.len());
+        let mut cells = Cells::new(heads.len());
         for row in rows {
             for head in &heads {
-                self.put_cell(&mut cells.text, head.cell, row);
+                self.put_cell(&mut cells.text, head.cell, &row);
                 cells.end();
             }
+            cells.notes.push(usual::note(&row));
         }
         let shown: Vec<usize> = (0..heads.len())
             .filter(|&at| match heads[at].cell {
-                Cell::Place => cells.filled(at),
-                Cell::Since => rows.is_empty() || cells.filled(at),
+                Cell::Place => cells.filled[at],
+                Cell::Since => cells.notes.is_empty() || cells.filled[at],
                 _ => true,
             })
             .collect();
         let widths = self.widths(&heads, &cells, &shown);
         let line: usize = shown.iter().map(|&at| widths[at] + 1).sum();
-        out.reserve((rows.len() + 1) * (line + SERVICE));
+        out.reserve((cells.notes.len() + 1) * (line + SERVICE));
         let mut line = Line::default();
         for &at in &shown {
             let colour = if self.style.colour { DIM } else { "" };
             line.put_coloured(&heads[at].title, widths[at], heads[at].right(), colour);
         }
         line = put_line(out, line);
-        for (number, row) in rows.iter().enumerate() {
+        for (number, note) in cells.notes.iter().enumerate() {
             for &at in &shown {
                 line.put(cells.get(number, at), widths[at], heads[at].right());
                 if heads[at].cell == Cell::Service
-                    && let Some(note) = usual::note(row)
+                    && let Some(note) = note
                 {
                     let colour = if self.style.colour { YELLOW } else { "" };
                     line.put_coloured(&format!("!{note}"), 0, false, colour);
@@ -167,10 +168,7 @@ impl Text {
             .map(|(at, head)| match head.cell {
                 // the last one, which ends where it ends
                 Cell::Service => 0,
-                _ => {
-                    let widest = cells.column(at).map(width_of).max();
-                    widest.unwrap_or(0).max(head.title.len())
-                }
+                _ => cells.widest[at].max(head.title.len()),
             })
             .collect();
         let total: usize = shown.iter().map(|&at| widths[at] + 1).sum();
@@ -201,15 +199,15 @@ impl Text {
                 }
                 None => out.push('-'),
             },
-            Cell::Queue => match (row.recv_queue, event.backlog) {
-                (Some(queue), Some(backlog)) => {
-                    // Writing to a String cannot fail.
-                    let _ = write!(out, "{queue}/{backlog}");
+            Cell::Queue => match row.recv_queue {
+                Some(queue) => {
+                    human::push_number(out, queue);
+                    if let Some(backlog) = event.backlog {
+                        out.push('/');
+                        human::push_number(out, backlog);
+                    }
                 }
-                (Some(queue), None) => {
-                    let _ = write!(out, "{queue}");
-                }
-                (None, _) => out.push('-'),
+                None => out.push('-'),
             },
             Cell::Place => self.put_place(out, event),
             Cell::Service => {
@@ -247,40 +245,43 @@ struct Cells {
     text: String,
     /// Where each value ends.
     ends: Vec<usize>,
-    columns: usize,
+    /// Of each column: columns of the screen that its widest value takes, and whether any row has
+    /// something there.
+    widest: Vec<usize>,
+    filled: Vec<bool>,
+    /// What is unusual about each row.
+    notes: Vec<Option<String>>,
 }
 
 impl Cells {
-    fn new(columns: usize, rows: usize) -> Self {
+    fn new(columns: usize) -> Self {
         Self {
             text: String::new(),
-            ends: Vec::with_capacity(columns * rows),
-            columns,
+            ends: Vec::new(),
+            widest: vec![0; columns],
+            filled: vec![false; columns],
+            notes: Vec::new(),
         }
     }
 
     /// What was put into `text` since the last one is the next value.
     fn end(&mut self) {
+        let at = self.ends.len();
         self.ends.push(self.text.len());
+        let value = self.value(at);
+        let (width, filled) = (width_of(value), value != "-");
+        let column = at % self.widest.len();
+        self.widest[column] = self.widest[column].max(width);
+        self.filled[column] |= filled;
     }
 
     fn get(&self, row: usize, column: usize) -> &str {
-        self.value(row * self.columns + column)
+        self.value(row * self.widest.len() + column)
     }
 
     fn value(&self, at: usize) -> &str {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.text[start..self.ends[at]]
-    }
-
-    fn column(&self, column: usize) -> impl Iterator<Item = &str> {
-        let places = (column..self.ends.len()).step_by(self.columns);
-        places.map(|at| self.value(at))
-    }
-
-    /// Whether any row has something there.
-    fn filled(&self, column: usize) -> bool {
-        self.column(column).any(|value| value != "-")
     }
 }
 
@@ -320,9 +321,8 @@ impl Head {
 
 /// Processes that have it open besides the owner: pids as ranges, with the name where it differs.
 fn put_others(out: &mut String, event: &Event) {
-    let mut others: Vec<&Peer> = (event.holders.iter().flatten())
-        .filter(|x| Some(x.pid) != event.pid)
-        .collect();
+    let is_other = |peer: &&Peer| Some(peer.pid) != event.pid;
+    let mut others: Vec<&Peer> = event.holders.iter().flatten().filter(is_other).collect();
     if others.is_empty() {
         return;
     }
@@ -381,7 +381,7 @@ mod tests {
             row.event.service = service::of(&row.event);
         }
         let mut out = Vec::new();
-        Text::new(layout, style).put(&mut out, &rows);
+        Text::new(layout, style).put(&mut out, rows);
         expected.assert_eq(&String::from_utf8(out).unwrap());
     }
 

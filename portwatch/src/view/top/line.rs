@@ -72,7 +72,7 @@ impl Groups {
             let sights = others.iter().filter_map(|&key| table.get(key));
             let rows = std::iter::once(sight).chain(sights).map(with_holders);
             // They have one address, so they become one row.
-            group::servers(rows).swap_remove(0)
+            group::servers(rows).next().expect("there is a first")
         };
         Line {
             sight,
