@@ -1,5 +1,5 @@
 //! Files that are made for what was recorded: only their owner may read them, as with a session, and
-//! none that is there is written over.
+//! none with something in it is written over.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ pub enum Existing {
 /// When there is one that has to stay.
 pub fn is_free(path: &Path, existing: Existing) -> Result<()> {
     match fs::metadata(path) {
-        Ok(there) if there.is_file() && !is_descriptor(path) => match existing {
+        Ok(there) if there.is_file() && there.len() > 0 && !is_descriptor(path) => match existing {
             Existing::Overwritten if session::is_session(path) => {
                 bail!("{} is a session: name another file", path.display())
             }
@@ -47,8 +47,8 @@ pub fn create(path: &Path, existing: Existing) -> Result<File> {
     let mut options = File::options();
     options.write(true).mode(0o600);
     match existing {
-        // Behind a descriptor may be a file with something in it.
-        _ if is_no_file(path) => options.append(true),
+        // Behind a descriptor may be a file with something in it. One of mktemp has nothing.
+        _ if is_no_file(path) || is_empty(path) => options.append(true),
         Existing::Overwritten => options.create(true).truncate(true),
         _ => options.create_new(true),
     };
@@ -78,6 +78,10 @@ impl Existing {
         let name = path.display();
         anyhow!("{name} is there already: name another file, or {remedy}")
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| there.is_file() && there.len() == 0)
 }
 
 fn is_no_file(path: &Path) -> bool {
@@ -126,6 +130,16 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"1");
         drop(create(&path, Existing::Overwritten).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn an_empty_file_takes_what_is_written() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        is_free(file.path(), Existing::Kept).unwrap();
+        let mut made = create(file.path(), Existing::Kept).unwrap();
+        made.write_all(b"1").unwrap();
+        assert_eq!(fs::read(file.path()).unwrap(), b"1");
+        is_free(file.path(), Existing::Kept).unwrap_err();
     }
 
     #[test]
