@@ -57,7 +57,7 @@ pub struct TopArgs {
     #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 4M]
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Run")]

@@ -18,7 +18,7 @@ use super::list::own_netns;
 use super::signals::Signals;
 use super::trace::{UNUSED_INTERVAL, not_observed, polling, summary};
 use super::{filter, say, wrong_usage};
-use crate::cli::{FilterArgs, RING_SIZE, TopArgs};
+use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -36,6 +36,9 @@ use terminal::Terminal;
 const REDRAW: Duration = Duration::from_millis(250);
 /// Room kept for events.
 const BATCH: usize = 1024;
+/// Size of the kernel's event buffer, unless told otherwise: it counts twice in what is resident, beside a
+/// table that may be large.
+const RING_BYTES: u32 = 4 << 20;
 /// Drawing may take a tenth of the time.
 const SHARE: u32 = 10;
 
@@ -73,7 +76,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         choice: args.source.choice(tier),
         live: live::Options {
             tier,
-            ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
+            ring_bytes: args.ring_size.unwrap_or(RING_BYTES),
             // The table needs them all, whatever is shown.
             kinds: Kind::ALL.to_vec(),
             notes: false,
