@@ -227,9 +227,10 @@ fn truth() {
     let clients: Vec<i64> = (0..50).map(|_| connection(&listener).into()).collect();
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap_err();
     assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE));
-    drop(listener);
-    let refused = TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    // At another address, while the port is still ours, so that nobody else can be there.
+    let refused = TcpStream::connect(("127.0.0.9", port)).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED));
+    drop(listener);
     let said = recording.stop();
     assert!(said.contains("portwatch: complete: nothing lost"), "{said}");
     assert!(unfinished(&file).is_empty());
