@@ -14,13 +14,11 @@ use crate::{
     memory::{Direct, Memory, Probe, add},
     owner::owner,
     socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
-    sockets::{find, remember, take_out},
+    sockets::{EEXIST, find, remember, take_out},
     syscall::{arguments, socket_of},
     tcp::{End, SYN_RECV, ended},
     twin::{Hook, twins},
 };
-
-const EEXIST: i32 = 17;
 
 /// Ends of connections that both sides may report, while they are handed over: who gets in here
 /// first does. Nothing is ever taken out; old ones make room.
@@ -151,7 +149,7 @@ pub fn ended_first(socket: &mut Socket) -> bool {
 fn claim(socket: &Socket) -> bool {
     // Accepted MPTCP sockets share a cookie, but not a moment.
     let name = socket.cookie ^ socket.since << 20;
-    CLAIMS.insert(name, 1, BPF_NOEXIST as u64) != Err(-EEXIST)
+    CLAIMS.insert(name, 1, BPF_NOEXIST as u64) != Err(EEXIST)
 }
 
 twins! {

@@ -11,7 +11,8 @@ use portwatch_common::{Socket, is_address};
 
 use crate::maps::count;
 
-const EEXIST: i32 = -17;
+/// What an insert returns when there is one already.
+pub const EEXIST: i32 = -17;
 
 /// Sockets by cookie (by address where they have none), from the first event until their end.
 /// Its memory is there from the start: taking and giving back some for each socket is what would
