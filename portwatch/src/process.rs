@@ -1,10 +1,11 @@
 //! The process cache: what is known of processes, also of those already gone. Sans-IO: it takes
 //! records and a [`Lookup`] for processes that were there before the probes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use portwatch_common::Owner;
+use rustc_hash::FxHashMap;
 
 use crate::container;
 use crate::event::{Context, Peer};
@@ -40,7 +41,7 @@ const ANCESTORS: usize = 32;
 /// What is known of all processes.
 #[derive(Default)]
 pub struct Processes {
-    known: HashMap<u32, Entry>,
+    known: FxHashMap<u32, Entry>,
     /// The dead, in order of death.
     graves: VecDeque<(u64, u32)>,
     /// Grows when any process changes its program or ends: then ancestors may read differently.

@@ -1,8 +1,10 @@
 //! Who has the port that a bind found taken, those who left it in the last minute included. Sans-IO:
 //! takes events, snapshots and the time, which is in nanoseconds since the Unix epoch.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
 
 use crate::event::{Event, Kind, Peer, Proto};
 use crate::row::Row;
@@ -46,10 +48,10 @@ struct Binder {
 /// What events and the latest snapshot tell of ports in use.
 #[derive(Debug, Default)]
 pub struct Taken {
-    binders: HashMap<Port, Vec<Binder>>,
+    binders: FxHashMap<Port, Vec<Binder>>,
     /// When a socket left which port, in order.
     departures: VecDeque<(u64, Port, Option<u64>)>,
-    rows: HashMap<Port, Vec<Row>>,
+    rows: FxHashMap<Port, Vec<Row>>,
     taken_at: Option<u64>,
 }
 

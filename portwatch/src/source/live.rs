@@ -1,7 +1,6 @@
 //! Events from the running kernel: drains the ring buffer, gives each record its process and the
 //! wall clock's time, and keeps account of what was lost.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use portwatch_common::{Kind as WireKind, NO_STATUS, SocketRecord, flag, is_address};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -117,7 +117,7 @@ struct State {
     machine: Machine,
     processes: Processes,
     /// Context of the owner of each open socket: it may outlive the process, and its number.
-    owners: HashMap<u64, (u32, Arc<Context>)>,
+    owners: FxHashMap<u64, (u32, Arc<Context>)>,
     /// When set, only these processes are shown.
     followed: Option<HashSet<u32>>,
     /// Where news of processes go, when someone asked for them.
@@ -185,7 +185,7 @@ impl Live {
                 clock: Clock::new(),
                 machine,
                 processes,
-                owners: HashMap::new(),
+                owners: FxHashMap::default(),
                 followed: None,
                 news: None,
                 accounts: Accounts::default(),

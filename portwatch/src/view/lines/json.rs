@@ -1,5 +1,5 @@
 //! Events as JSON, one object a line. On the path of every event of a busy machine, so values are
-//! written by hand, and the texts that all events of a process share are encoded once.
+//! written by hand, and what all events of an owner share is encoded once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::view::time::Utc;
 pub struct Json {
     fields: Option<Vec<Field>>,
     time: Utc,
-    contexts: Contexts,
+    owners: Owners,
 }
 
 impl Json {
@@ -22,7 +22,7 @@ impl Json {
         Self {
             fields,
             time: Utc::default(),
-            contexts: Contexts::new(),
+            owners: Owners::new(),
         }
     }
 
@@ -86,15 +86,7 @@ impl Json {
         maybe!("rport", event.rport, put_int);
         maybe!("sock", event.sock, put_int);
         maybe!("netns", event.netns, put_int);
-        maybe!("pid", event.pid, put_int);
-        maybe!("tid", event.tid, put_int);
-        maybe!("ppid", event.ppid, put_int);
-        maybe!("uid", event.uid, put_int);
-        maybe!("gid", event.gid, put_int);
-        maybe!("comm", &event.comm, put_comm);
-        if let Some(context) = &event.context {
-            out.extend_from_slice(self.contexts.encoded(context));
-        }
+        out.extend_from_slice(self.owners.encoded(event));
         if let Some(error) = event.error {
             text!("error", crate::errno::name(error));
         }
@@ -214,10 +206,6 @@ fn put_addr(out: &mut Vec<u8>, addr: IpAddr) {
     out.push(b'"');
 }
 
-fn put_comm(out: &mut Vec<u8>, comm: &Comm) {
-    put_text(out, &comm.text());
-}
-
 /// A string that no terminal obeys even unescaped by a JSON reader: control, invisible and
 /// reordering characters are written as `\uXXXX`, which JSON readers turn back.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -249,57 +237,106 @@ fn put_char(out: &mut Vec<u8>, c: char) {
     }
 }
 
-/// The fields of contexts as they stand in an object, each with a comma behind it.
+/// The fields of owners as they stand in an object, each with a comma behind it.
 ///
-/// A table with one place per context, found by its address: another context at the same place
-/// takes it over, so nothing has to be cleaned up. Each entry holds on to its context, so an
-/// address in the table cannot mean another context.
-struct Contexts {
-    entries: Box<[Option<Encoded>]>,
+/// A table with one place per owner, found by its numbers: another owner at the same place takes it
+/// over, so nothing has to be cleaned up.
+struct Owners {
+    entries: Box<[Encoded]>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Encoded {
-    context: Arc<Context>,
+    owner: Owner,
     json: Vec<u8>,
 }
 
-impl Contexts {
+/// What makes the fields of an owner. It holds on to the context, so that no other can be at the same
+/// address.
+#[derive(Clone, Default)]
+struct Owner {
+    /// pid, tid, ppid, uid, gid.
+    ids: [Option<u32>; 5],
+    comm: Option<Comm>,
+    context: Option<Arc<Context>>,
+}
+
+impl Owners {
     const BITS: u32 = 9;
 
     fn new() -> Self {
         Self {
-            entries: vec![None; 1 << Self::BITS].into(),
+            entries: vec![Encoded::default(); 1 << Self::BITS].into(),
         }
     }
 
-    fn encoded(&mut self, context: &Arc<Context>) -> &[u8] {
-        let address = Arc::as_ptr(context) as usize as u64;
-        // Fibonacci hashing: addresses differ in their middle bits.
-        let at = (address >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - Self::BITS);
+    fn encoded(&mut self, event: &Event) -> &[u8] {
+        let context = event.context.as_ref().map_or(0, |x| Arc::as_ptr(x) as u64);
+        // Fibonacci hashing: addresses differ in their middle bits, threads in their last ones.
+        let at = ((context >> 4) ^ u64::from(event.tid.unwrap_or(0)))
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            >> (64 - Self::BITS);
         let entry = &mut self.entries[at as usize];
-        if !entry
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(&known.context, context))
-        {
-            *entry = None;
+        if !entry.owner.is_of(event) {
+            entry.owner = Owner::of(event);
+            entry.json.clear();
+            entry.owner.put(&mut entry.json);
         }
-        let encoded = entry.get_or_insert_with(|| Encoded {
-            context: Arc::clone(context),
-            json: encode(context),
-        });
-        &encoded.json
+        &entry.json
     }
 }
 
-impl std::fmt::Debug for Contexts {
+impl std::fmt::Debug for Owners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contexts").finish_non_exhaustive()
+        f.debug_struct("Owners").finish_non_exhaustive()
     }
 }
 
-fn encode(context: &Context) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+impl Owner {
+    fn of(event: &Event) -> Self {
+        Self {
+            ids: ids(event),
+            comm: event.comm,
+            context: event.context.clone(),
+        }
+    }
+
+    fn is_of(&self, event: &Event) -> bool {
+        self.ids == ids(event)
+            && self.comm == event.comm
+            && match (&self.context, &event.context) {
+                (Some(mine), Some(its)) => Arc::ptr_eq(mine, its),
+                (mine, its) => mine.is_none() && its.is_none(),
+            }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        for (field, id) in [Field::Pid, Field::Tid, Field::Ppid, Field::Uid, Field::Gid]
+            .into_iter()
+            .zip(self.ids)
+        {
+            if let Some(id) = id {
+                put_key(out, field.as_str());
+                put_int(out, id);
+                out.push(b',');
+            }
+        }
+        if let Some(comm) = &self.comm {
+            put_key(out, Field::Comm.as_str());
+            put_text(out, &comm.text());
+            out.push(b',');
+        }
+        if let Some(context) = &self.context {
+            put_context(out, context);
+        }
+    }
+}
+
+fn ids(event: &Event) -> [Option<u32>; 5] {
+    [event.pid, event.tid, event.ppid, event.uid, event.gid]
+}
+
+fn put_context(out: &mut Vec<u8>, context: &Context) {
     let text = |out: &mut Vec<u8>, field: Field, value: &Option<String>| {
         if let Some(value) = value {
             put_key(out, field.as_str());
@@ -307,22 +344,21 @@ fn encode(context: &Context) -> Vec<u8> {
             out.push(b',');
         }
     };
-    text(&mut out, Field::Exe, &context.exe);
+    text(out, Field::Exe, &context.exe);
     if let Some(args) = &context.args {
-        put_key(&mut out, Field::Args.as_str());
-        list(&mut out, args);
+        put_key(out, Field::Args.as_str());
+        list(out, args);
         out.push(b',');
     }
-    text(&mut out, Field::User, &context.user);
+    text(out, Field::User, &context.user);
     if let Some(parents) = &context.parents {
-        put_key(&mut out, Field::Parents.as_str());
-        peers(&mut out, parents);
+        put_key(out, Field::Parents.as_str());
+        peers(out, parents);
         out.push(b',');
     }
-    text(&mut out, Field::Cgroup, &context.cgroup);
-    text(&mut out, Field::Container, &context.container);
-    text(&mut out, Field::Unit, &context.unit);
-    out
+    text(out, Field::Cgroup, &context.cgroup);
+    text(out, Field::Container, &context.container);
+    text(out, Field::Unit, &context.unit);
 }
 
 #[cfg(test)]
@@ -414,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_that_takes_the_place_of_another_is_not_mistaken_for_it() {
+    fn an_owner_that_takes_the_place_of_another_is_not_mistaken_for_it() {
         let mut json = Json::new(None);
         for i in 0..5000 {
             let mut event = Event::new(Kind::Bind, crate::event::Origin::Live, 0);
@@ -424,6 +460,27 @@ mod tests {
             }));
             let text = line(&mut json, &event);
             assert!(text.contains(&format!("\"exe\":\"/bin/{i}\"")), "{text}");
+        }
+    }
+
+    #[test]
+    fn owners_that_differ_in_one_field_are_told_apart() {
+        let mut event = Event::new(Kind::Bind, crate::event::Origin::Live, 0);
+        event.context = Some(Arc::default());
+        event.tid = Some(7);
+        let changes: [fn(&mut Event); 7] = [
+            |event| event.pid = Some(7),
+            |event| event.ppid = Some(1),
+            |event| event.uid = Some(0),
+            |event| event.gid = Some(0),
+            |event| event.comm = Some("a".into()),
+            |event| event.comm = Some("b".into()),
+            |event| event.context = None,
+        ];
+        let mut json = Json::new(None);
+        for change in changes {
+            change(&mut event);
+            check(&mut json, &event, Field::ALL).unwrap();
         }
     }
 
