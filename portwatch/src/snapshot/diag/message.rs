@@ -1,22 +1,18 @@
-//! Sockets of this thread's network namespace through netlink's sock_diag (see sock_diag(7) and
-//! the kernel's linux/inet_diag.h).
+//! The request for a dump of sockets, and its answers, as they lie in memory.
 //!
 //! With a parser of our own: the crates for these messages make an allocation of every attribute,
 //! and can neither ask for MPTCP nor for tcp sockets that are only bound.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::fd::OwnedFd;
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use anyhow::{Result, bail};
+use bytes::{Buf, BufMut};
+use rustix::io::Errno;
 
-use super::packed::Packed;
-use super::socket::{Socket, Traffic};
+use super::Query;
 use crate::event::{Family, Proto};
 use crate::row::State;
+use crate::snapshot::socket::{Socket, Traffic};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// The older request, for tcp of both families: half the work, as the kernel walks all of its
@@ -41,10 +37,8 @@ const TYPE: u16 = 0x3fff;
 const HEADER: usize = 16;
 /// Length of `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
-/// The kernel fills up to 32 KiB at a time.
-const BUFFER: usize = 64 << 10;
-/// How often a dump that was interrupted is begun anew.
-const ATTEMPTS: usize = 5;
+/// Length of `struct inet_diag_sockid`; all zero it means any.
+const ANY: usize = 48;
 
 /// All states of tcp: 1 to 12, and 13, which stands for bound but neither connected nor listening
 /// (since Linux 6.8; others ignore it).
@@ -53,94 +47,16 @@ const LISTEN: u32 = 1 << 10;
 /// `TCP_CLOSE`, which udp sockets without a peer are in.
 const CLOSE: u32 = 1 << 7;
 
-/// What to ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Query {
-    pub proto: Proto,
-    /// `None`: both, which can only be asked of tcp.
-    pub family: Option<Family>,
-    /// Only listeners, or udp sockets without a peer.
-    pub listening: bool,
-    pub netns: Option<u32>,
-}
-
 /// What one answer says of a socket.
 #[derive(Clone, Debug, PartialEq)]
-struct Found {
-    socket: Socket,
+pub struct Found {
+    pub socket: Socket,
     /// Carries (part of) an MPTCP connection, as far as the kernel tells.
-    subflow: bool,
+    pub subflow: bool,
 }
 
-/// Appends the sockets asked for, each once, those that are subflows with a mark. Returns whether there
-/// is any of these.
-///
-/// # Errors
-/// When the kernel has no sock_diag, not this protocol in it, or does not allow it; when it answers
-/// nonsense, or the table changes so fast that every dump is interrupted. Nothing is appended then.
-pub fn dump(query: Query, found: &mut Packed) -> Result<bool> {
-    let before = found.end();
-    for _ in 0..ATTEMPTS {
-        let end = attempt(query, found);
-        if let Ok(End::Whole { subflows }) = end {
-            return Ok(subflows);
-        }
-        found.truncate(before);
-        end.with_context(|| format!("asking sock_diag for {}", query.proto))?;
-    }
-    bail!("the table of {} changes too fast to be read", query.proto)
-}
-
-fn attempt(query: Query, found: &mut Packed) -> Result<End> {
-    // A new one each time, so that nothing of an earlier dump is in it.
-    let netlink = open()?;
-    let request = request(query);
-    retry_on_intr(|| rustix::net::send(&netlink, &request, SendFlags::empty()))?;
-    let mut buffer = vec![0; BUFFER];
-    let (mut interrupted, mut subflows) = (false, false);
-    let mut some = Vec::new();
-    let mut cookies = HashSet::new();
-    loop {
-        let (count, length) =
-            retry_on_intr(|| rustix::net::recv(&netlink, &mut buffer[..], RecvFlags::TRUNC))?;
-        if length > count || count == 0 {
-            bail!("a message of {length} bytes is not what was expected");
-        }
-        let part = parse(&buffer[..count], query, &mut some)?;
-        interrupted |= part.interrupted;
-        for Found { socket, subflow } in some.drain(..) {
-            // A table that changes while it is read may show one twice.
-            if socket.sock.is_none_or(|cookie| cookies.insert(cookie)) {
-                found.push(&socket, subflow);
-                subflows |= subflow;
-            }
-        }
-        match part.done {
-            true if interrupted => return Ok(End::Interrupted),
-            true => return Ok(End::Whole { subflows }),
-            false => {}
-        }
-    }
-}
-
-fn open() -> rustix::io::Result<OwnedFd> {
-    let netlink = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(SOCK_DIAG),
-    )?;
-    // From then on the kernel is the only one who can send to it.
-    rustix::net::connect(&netlink, &SocketAddrNetlink::new(0, 0))?;
-    Ok(netlink)
-}
-
-enum End {
-    Whole { subflows: bool },
-    Interrupted,
-}
-
-fn request(query: Query) -> Vec<u8> {
+/// The message that asks for a dump.
+pub fn request(query: Query) -> Vec<u8> {
     let states = match (query.listening, query.proto) {
         (false, _) => ALL,
         (true, Proto::Udp) => CLOSE,
@@ -155,106 +71,129 @@ fn request(query: Query) -> Vec<u8> {
         _ => libc::IPPROTO_TCP,
     };
     let mut body = Vec::with_capacity(64);
-    if let Some(family) = query.family {
-        let family = match family {
+    let kind = if let Some(family) = query.family {
+        // struct inet_diag_req_v2
+        body.put_u8(match family {
             Family::Ipv4 => libc::AF_INET,
             Family::Ipv6 => libc::AF_INET6,
-        };
-        // struct inet_diag_req_v2: family, protocol, extensions, states, any address
-        body.extend([family as u8, number as u8, extensions, 0]);
-        body.extend(states.to_ne_bytes());
-        body.extend([0; 48]);
+        } as u8);
+        body.put_u8(number as u8);
+        body.put_u8(extensions);
+        body.put_u8(0);
+        body.put_u32_ne(states);
+        body.put_bytes(0, ANY);
         if query.proto == Proto::Mptcp {
-            body.extend(8_u16.to_ne_bytes());
-            body.extend(REQ_PROTOCOL.to_ne_bytes());
-            body.extend(libc::IPPROTO_MPTCP.to_ne_bytes());
+            body.put_u16_ne(8);
+            body.put_u16_ne(REQ_PROTOCOL);
+            body.put_i32_ne(libc::IPPROTO_MPTCP);
         }
+        SOCK_DIAG_BY_FAMILY
     } else {
-        // struct inet_diag_req: extensions, any address, states
-        body.extend([0, 0, 0, extensions]);
-        body.extend([0; 48]);
-        body.extend(states.to_ne_bytes());
-        body.extend([0; 4]);
-    }
-    let kind = match query.family {
-        Some(_) => SOCK_DIAG_BY_FAMILY,
-        None => TCPDIAG_GETSOCK,
+        // struct inet_diag_req
+        body.put_slice(&[0, 0, 0, extensions]);
+        body.put_bytes(0, ANY);
+        body.put_u32_ne(states);
+        body.put_u32_ne(0);
+        TCPDIAG_GETSOCK
     };
+    // struct nlmsghdr
     let mut request = Vec::with_capacity(HEADER + body.len());
-    request.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(DUMP.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend(body);
+    request.put_u32_ne((HEADER + body.len()) as u32);
+    request.put_u16_ne(kind);
+    request.put_u16_ne(DUMP);
+    request.put_u64_ne(0);
+    request.put_slice(&body);
     request
 }
 
+/// What came in one go, apart from sockets.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Part {
-    done: bool,
-    interrupted: bool,
+pub struct Part {
+    pub done: bool,
+    pub interrupted: bool,
 }
 
-/// Reads what came in one go: whole messages, each padded to four bytes.
-fn parse(mut bytes: &[u8], query: Query, found: &mut Vec<Found>) -> Result<Part> {
+/// Reads what came in one go: whole messages, each padded to four bytes. Appends the sockets.
+///
+/// # Errors
+/// What the kernel answers instead, as [`Errno`]; messages that are not whole.
+pub fn parse(mut bytes: &[u8], query: Query, found: &mut Vec<Found>) -> Result<Part> {
     let mut part = Part::default();
     while bytes.len() >= HEADER && !part.done {
-        let length = u32_at(bytes, 0).unwrap_or(0) as usize;
-        let Some(body) = bytes.get(HEADER..length) else {
+        // struct nlmsghdr
+        let mut header = bytes;
+        let length = header.get_u32_ne() as usize;
+        let kind = header.get_u16_ne();
+        let flags = header.get_u16_ne();
+        let Some(mut body) = bytes.get(HEADER..length) else {
             bail!("a message says that it has {length} bytes, and has not");
         };
-        let flags = u16_at(bytes, 6).unwrap_or(0);
         part.interrupted |= flags & INTERRUPTED != 0;
-        match u16_at(bytes, 4) {
-            Some(DONE | ERROR) => {
+        match kind {
+            DONE | ERROR => {
                 // The end of a dump and an error both begin with an errno, negative.
-                let errno = u32_at(body, 0).unwrap_or(0).cast_signed();
+                let errno = body.try_get_i32_ne().unwrap_or(0);
                 if errno < 0 {
                     Err(Errno::from_raw_os_error(errno.saturating_neg()))?;
                 }
                 part.done = true;
             }
-            Some(SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK) => found.extend(message(body, query)),
+            SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => found.extend(message(body, query)),
             _ => {}
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        bytes = after(bytes, length);
     }
     Ok(part)
 }
 
+/// What follows something of so many bytes, which is padded to four.
+fn after(bytes: &[u8], length: usize) -> &[u8] {
+    bytes.get(length.next_multiple_of(4)..).unwrap_or_default()
+}
+
 /// One socket; `None` when the message is too short or of a state that nobody knows.
 fn message(body: &[u8], query: Query) -> Option<Found> {
-    let fixed = body.get(..MESSAGE)?;
-    let family = match i32::from(fixed[0]) {
+    let (mut fixed, rest) = body.split_at_checked(MESSAGE)?;
+    // struct inet_diag_msg
+    let family = match i32::from(fixed.get_u8()) {
         libc::AF_INET => Family::Ipv4,
         libc::AF_INET6 => Family::Ipv6,
         _ => return None,
     };
-    let state = State::from_kernel(fixed[1])?;
-    let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
-    let remote = port(6);
-    let cookie = u64::from(u32_at(fixed, 44)?) | u64::from(u32_at(fixed, 48)?) << 32;
-    let inode = u32_at(fixed, 68)?;
+    let state = State::from_kernel(fixed.get_u8())?;
+    // timer, retransmits
+    fixed.advance(2);
+    let (lport, rport) = (fixed.get_u16(), fixed.get_u16());
+    let laddr = address(family, &mut fixed);
+    let raddr = address(family, &mut fixed);
+    // interface
+    fixed.advance(4);
+    let cookie = u64::from(fixed.get_u32_ne()) | u64::from(fixed.get_u32_ne()) << 32;
+    // when the timer expires
+    fixed.advance(4);
+    let (recv_queue, send_queue) = (fixed.get_u32_ne(), fixed.get_u32_ne());
+    let uid = fixed.get_u32_ne();
+    let inode = fixed.get_u32_ne();
     let mut socket = Socket {
         proto: query.proto,
         family,
         state,
-        local: (address(family, &fixed[8..24]), port(4)),
-        remote: (remote != 0).then(|| (address(family, &fixed[24..40]), remote)),
+        local: (laddr, lport),
+        remote: (rport != 0).then_some((raddr, rport)),
         netns: query.netns,
         // An accepted MPTCP socket has the cookie of its listener.
         sock: Some(cookie)
             .filter(|cookie| !matches!(*cookie, 0 | u64::MAX) && query.proto != Proto::Mptcp),
         inode: (inode != 0).then_some(inode.into()),
         v6only: None,
-        uid: u32_at(fixed, 64)?,
-        recv_queue: u32_at(fixed, 56)?,
-        send_queue: Some(u32_at(fixed, 60)?),
+        uid,
+        recv_queue,
+        send_queue: Some(send_queue),
         traffic: None,
     };
     let mut subflow = false;
     let tcp = query.proto == Proto::Tcp;
-    for (kind, value) in attributes(body.get(MESSAGE..)?) {
+    for (kind, value) in attributes(rest) {
         match kind {
             SKV6ONLY => socket.v6only = value.first().map(|&only| only != 0),
             INFO if tcp => socket.traffic = traffic(value, state),
@@ -271,51 +210,44 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
 /// Type and value of each, up to the first that is not whole.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let attribute = (u16_at(bytes, 2)? & TYPE, bytes.get(4..length)?);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(attribute)
+        // struct nlattr
+        let mut header = bytes;
+        let length = usize::from(header.try_get_u16_ne().ok()?);
+        let kind = header.try_get_u16_ne().ok()? & TYPE;
+        let value = bytes.get(4..length)?;
+        bytes = after(bytes, length);
+        Some((kind, value))
     })
 }
 
 /// From `struct tcp_info` of linux/tcp.h, which is shorter on older kernels.
 fn traffic(info: &[u8], state: State) -> Option<Traffic> {
+    let u32_at = |at: usize| info.get(at..)?.try_get_u32_ne().ok();
+    let u64_at = |at: usize| info.get(at..)?.try_get_u64_ne().ok();
     // The peer's FIN counts as one byte.
     let done = matches!(state, State::CloseWait | State::LastAck | State::Closing);
-    let sent = u64_at(info, 200).zip(u64_at(info, 208));
+    let sent = u64_at(200).zip(u64_at(208));
     Some(Traffic {
-        rtt_us: u32_at(info, 68)?,
-        retrans: u32_at(info, 100)?,
-        rx_bytes: u64_at(info, 128)?.saturating_sub(done.into()),
+        rtt_us: u32_at(68)?,
+        retrans: u32_at(100)?,
+        rx_bytes: u64_at(128)?.saturating_sub(done.into()),
         tx_bytes: match sent {
             Some((sent, again)) => sent.saturating_sub(again),
             // before 4.19: acknowledged, so without what is on its way
-            None => u64_at(info, 120)?,
+            None => u64_at(120)?,
         },
     })
 }
 
 /// 16 bytes, of which an IPv4 address fills the first four. A v4-mapped one is shown as what it
 /// stands for.
-fn address(family: Family, bytes: &[u8]) -> IpAddr {
+fn address(family: Family, bytes: &mut &[u8]) -> IpAddr {
     let mut all = [0; 16];
-    all.copy_from_slice(bytes);
+    bytes.copy_to_slice(&mut all);
     match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(all[0], all[1], all[2], all[3])),
         Family::Ipv6 => IpAddr::V6(Ipv6Addr::from(all)).to_canonical(),
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]
