@@ -8,7 +8,7 @@ use std::time::Instant;
 use portwatch::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Peer, Proto};
 use portwatch::row::{Row, State};
 use portwatch::session::{self, About, Finish, Kept, Run, Writer};
-use portwatch::source::live::Accounts;
+use portwatch::source::accounts::Accounts;
 use portwatch::table::{Limits, Table};
 use portwatch::view::lines::Json;
 use serde_json::Value;

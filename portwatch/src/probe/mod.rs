@@ -2,6 +2,8 @@
 
 pub(crate) mod btf;
 mod copies;
+mod kernel;
+mod links;
 mod load;
 mod permission;
 mod plan;
@@ -10,7 +12,8 @@ mod report;
 mod tracefs;
 
 pub use copies::Skips;
-pub use load::{Links, Loaded, Settings, load};
+pub use links::Links;
+pub use load::{Loaded, Settings, load};
 pub use program::cgroup2_mount;
 pub use report::{Refusal, Report, Row};
 

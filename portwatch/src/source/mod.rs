@@ -1,10 +1,12 @@
 //! Where events come from.
 
+pub mod accounts;
 mod compare;
 pub mod live;
 mod loss;
 mod notes;
 pub mod poll;
+mod records;
 pub mod replay;
 
 use std::sync::mpsc::Sender;
@@ -12,7 +14,8 @@ use std::sync::mpsc::Sender;
 use anyhow::Result;
 
 use crate::event::Event;
-use live::{Accounts, Live};
+use accounts::Accounts;
+use live::Live;
 use poll::Poll;
 use replay::Replay;
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
+use super::accounts::Accounts;
 use super::compare::Compare;
-use super::live::Accounts;
 use crate::clock::{Clock, boot};
 use crate::event::Event;
 use crate::snapshot::{self, Holders, Owner, Owners, Socket};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::live::Accounts;
+use super::accounts::Accounts;
 use crate::event::Event;
 use crate::session::{Recorded, Session};
 

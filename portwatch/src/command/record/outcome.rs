@@ -7,7 +7,7 @@ use blake3::Hash;
 
 use crate::command::say;
 use crate::command::trace::summary::Summary;
-use crate::source::live::Accounts;
+use crate::source::accounts::Accounts;
 use crate::view::human;
 
 /// With so many events the bytes that each takes say something.

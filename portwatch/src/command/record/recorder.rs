@@ -26,7 +26,7 @@ use crate::service;
 use crate::session::{Finish, Run, SecretKey, Writer};
 use crate::snapshot::Rows;
 use crate::source::News;
-use crate::source::live::Accounts;
+use crate::source::accounts::Accounts;
 use crate::table::{Limits, Table};
 
 /// Most events of a batch.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::event::Event;
 use crate::snapshot::Rows;
 use crate::source::News;
-use crate::source::live::Accounts;
+use crate::source::accounts::Accounts;
 
 /// What the recorder is told.
 pub enum Message {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{micros, say};
 use crate::event::{Event, Kind};
-use crate::source::live::Accounts;
+use crate::source::accounts::Accounts;
 use crate::view::human;
 
 pub struct Summary {

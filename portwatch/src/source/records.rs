@@ -1,0 +1,279 @@
+//! From records to events: gives each record its process and the wall clock's time, and keeps news of
+//! processes for those that follow.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use portwatch_common::{Kind as WireKind, NO_STATUS, SocketRecord, flag, is_address};
+use rustc_hash::FxHashMap;
+
+use super::News;
+use crate::clock::Clock;
+use crate::decode::{self, Record};
+use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Proto};
+use crate::machine::{Machine, read_args};
+use crate::process::{Process, Processes};
+
+/// More owners than the kernel's map has sockets are left over from lost closes.
+const OWNERS: usize = 1 << 19;
+
+/// What turns records into events.
+pub struct Records {
+    pub clock: Clock,
+    machine: Machine,
+    processes: Processes,
+    /// Context of the owner of each open socket: it may outlive the process, and its number.
+    owners: FxHashMap<u64, (u32, Arc<Context>)>,
+    /// When set, only these processes are shown.
+    followed: Option<HashSet<u32>>,
+    /// Where news of processes go, when someone asked for them.
+    news: Option<Sender<News>>,
+}
+
+impl Records {
+    /// Knows the processes that there are.
+    pub fn new() -> Self {
+        let mut machine = Machine::new();
+        let mut processes = Processes::default();
+        for (pid, process) in machine.processes() {
+            processes.seed(pid, process);
+        }
+        Self {
+            clock: Clock::new(),
+            machine,
+            processes,
+            owners: FxHashMap::default(),
+            followed: None,
+            news: None,
+        }
+    }
+
+    /// See [`super::Source::follow`].
+    pub fn follow(&mut self, pid: u32) {
+        self.followed.get_or_insert_default().insert(pid);
+    }
+
+    /// See [`super::Source::tell_processes`].
+    pub fn tell_processes(&mut self, to: Sender<News>) {
+        self.news = Some(to);
+    }
+
+    /// News for the process cache.
+    pub fn process(&mut self, record: Record) {
+        if let Some(news) = &self.news
+            && let Some(told) = news_of(&record, &self.clock)
+        {
+            // Who asked may have ended.
+            let _ = news.send(told);
+        }
+        match record {
+            Record::Fork(fork) => {
+                self.processes.fork(fork.ppid, fork.tgid, &mut self.machine);
+                if let Some(followed) = &mut self.followed
+                    && followed.contains(&fork.ppid)
+                {
+                    followed.insert(fork.tgid);
+                }
+            }
+            Record::Exit(exit) => self.processes.exit(exit.tgid, exit.ts),
+            Record::Exec { head, exe, args } => {
+                let whole = (head.truncated == 1)
+                    .then(|| read_args(head.tgid))
+                    .flatten();
+                let process = Process {
+                    ppid: head.ppid,
+                    comm: comm(head.comm).text().into_owned(),
+                    exe: Some(exe).filter(|exe| !exe.is_empty()),
+                    args: Some(whole.unwrap_or_else(|| decode::args(args))),
+                    cgroup: None,
+                };
+                self.processes.exec(head.tgid, process);
+            }
+            Record::Cgroup { id, path } => self.machine.add_cgroup(id, path),
+            Record::Socket(..) => {}
+        }
+    }
+
+    /// Appends the event of a socket record; `None` when it is not to be shown. It is made where it
+    /// stays: events are large.
+    pub fn socket<'e>(
+        &mut self,
+        wire: WireKind,
+        record: &SocketRecord,
+        events: &'e mut Vec<Event>,
+    ) -> Option<&'e mut Event> {
+        let kind = shown(wire)?;
+        let socket = &record.socket;
+        let owner = &socket.owner;
+        let context = self.context(kind, record);
+        if let Some(followed) = &self.followed
+            && !followed.contains(&owner.tgid)
+        {
+            return None;
+        }
+        events.push(Event::new(kind, Origin::Live, self.clock.wall(record.ts)));
+        let event = events.last_mut()?;
+        event.proto = match i32::from(socket.protocol) {
+            libc::IPPROTO_TCP => Some(Proto::Tcp),
+            libc::IPPROTO_UDP => Some(Proto::Udp),
+            libc::IPPROTO_MPTCP => Some(Proto::Mptcp),
+            _ => None,
+        };
+        let v6 = i32::from(socket.family) == libc::AF_INET6;
+        event.family = Some(if v6 { Family::Ipv6 } else { Family::Ipv4 });
+        // A connect that failed early never got a local port; a bind may have asked for port 0.
+        if socket.lport != 0 || kind == Kind::Bind {
+            event.laddr = Some(address(v6, socket.laddr));
+            event.lport = Some(socket.lport);
+        }
+        if socket.rport != 0 {
+            event.raddr = Some(address(v6, socket.raddr));
+            event.rport = Some(socket.rport);
+        }
+        // Without a cookie the kernel side knows it by its address, which is nobody's business.
+        // So is the highest number, by which snapshots say that there is none.
+        let none = |cookie| is_address(cookie) || cookie == u64::MAX;
+        event.sock = Some(socket.cookie).filter(|&cookie| !none(cookie));
+        event.netns = Some(socket.netns);
+        if owner.tgid != 0 {
+            event.pid = Some(owner.tgid);
+            event.tid = Some(owner.tid);
+            event.ppid = Some(owner.ppid);
+            event.uid = Some(owner.uid);
+            event.gid = Some(owner.gid);
+            event.comm = Some(comm(owner.comm));
+            event.context = context;
+        }
+        event.error = (record.error != 0).then_some(record.error);
+        event.cause = cause(record.cause);
+        let micros = (record.elapsed != 0).then_some(record.elapsed / 1000);
+        let listener = socket.flags & flag::LISTENER != 0;
+        match kind {
+            Kind::Listen => event.backlog = Some(socket.backlog),
+            Kind::Connect | Kind::Accept => event.latency_us = micros,
+            Kind::Close => {
+                event.duration_us = micros;
+                if event.proto != Some(Proto::Udp) {
+                    if listener {
+                        event.accepted = Some(socket.accepted as u32);
+                    } else if socket.rport != 0 {
+                        event.rx_bytes = Some(record.rx_bytes);
+                        event.tx_bytes = Some(record.tx_bytes);
+                        event.rtt_us = Some(record.rtt);
+                        event.retrans = Some(record.retrans);
+                    }
+                }
+            }
+            Kind::Bind | Kind::Reset | Kind::Lost => {}
+        }
+        Some(event)
+    }
+
+    /// Context of the owner, remembered with the socket from its first event to its close.
+    fn context(&mut self, kind: Kind, record: &SocketRecord) -> Option<Arc<Context>> {
+        let owner = &record.socket.owner;
+        let cookie = record.socket.cookie;
+        if owner.tgid == 0 {
+            return None;
+        }
+        match kind {
+            Kind::Close => {
+                let kept = self
+                    .owners
+                    .remove(&cookie)
+                    .filter(|(pid, _)| *pid == owner.tgid);
+                if let Some((_, context)) = kept {
+                    return Some(context);
+                }
+            }
+            Kind::Reset => {
+                if let Some((_, context)) = self
+                    .owners
+                    .get(&cookie)
+                    .filter(|(pid, _)| *pid == owner.tgid)
+                {
+                    return Some(context.clone());
+                }
+            }
+            _ => {}
+        }
+        let context = self.processes.context(owner, &mut self.machine);
+        if record.error == 0
+            && matches!(
+                kind,
+                Kind::Bind | Kind::Listen | Kind::Connect | Kind::Accept
+            )
+        {
+            if self.owners.len() >= OWNERS {
+                self.owners.clear();
+            }
+            self.owners.insert(cookie, (owner.tgid, context.clone()));
+        }
+        Some(context)
+    }
+}
+
+/// What a record tells of the life of a process.
+fn news_of(record: &Record, clock: &Clock) -> Option<News> {
+    match record {
+        Record::Fork(fork) => Some(News::Started {
+            pid: fork.tgid,
+            at: clock.wall(fork.ts),
+        }),
+        Record::Exit(exit) => Some(News::Ended {
+            pid: exit.tgid,
+            at: clock.wall(exit.ts),
+            status: (exit.status != NO_STATUS).then_some(exit.status),
+        }),
+        _ => None,
+    }
+}
+
+/// The kind of event a record is shown as; `None` for news of processes.
+pub fn shown(wire: WireKind) -> Option<Kind> {
+    match wire {
+        WireKind::Bind => Some(Kind::Bind),
+        WireKind::Listen => Some(Kind::Listen),
+        WireKind::Connect => Some(Kind::Connect),
+        WireKind::Accept => Some(Kind::Accept),
+        WireKind::Close => Some(Kind::Close),
+        WireKind::Reset => Some(Kind::Reset),
+        WireKind::Fork | WireKind::Exec | WireKind::Exit | WireKind::Cgroup => None,
+    }
+}
+
+fn cause(wire: u8) -> Option<Cause> {
+    use portwatch_common::Cause as Wire;
+    Some(match Wire::from_wire(wire)? {
+        Wire::Local => Cause::Local,
+        Wire::Remote => Cause::Remote,
+        Wire::Reset => Cause::Reset,
+        Wire::Timeout => Cause::Timeout,
+        Wire::Error => Cause::Error,
+        Wire::Sent => Cause::Sent,
+        Wire::Received => Cause::Received,
+    })
+}
+
+fn comm(words: [u64; 2]) -> Comm {
+    Comm(bytes(words))
+}
+
+fn bytes(words: [u64; 2]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&words[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
+    bytes
+}
+
+/// An address as it is shown: a v4-mapped one as the IPv4 address it stands for.
+fn address(v6: bool, words: [u64; 2]) -> IpAddr {
+    let bytes = bytes(words);
+    if v6 {
+        IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+    } else {
+        IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+    }
+}
