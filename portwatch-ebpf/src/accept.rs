@@ -10,13 +10,14 @@ use portwatch_common::{Kind, Socket, flag, handover};
 
 use crate::{
     emit::{Details, elapsed, emit, now},
+    end::{End, ended},
     maps::{constant, offset},
     memory::{Direct, Memory, Probe, add},
     owner::owner,
     socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
     sockets::{EEXIST, find, remember, take_out},
     syscall::{arguments, socket_of},
-    tcp::{End, SYN_RECV, ended},
+    tcp::SYN_RECV,
     twin::{Hook, twins},
 };
 

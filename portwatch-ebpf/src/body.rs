@@ -8,10 +8,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::config,
-    standin,
-    syscall::returned,
-    tcp::{changed, released, reset_sent},
+    end::released, maps::config, reset::reset_sent, standin, syscall::returned, tcp::changed,
 };
 
 /// The programs that have a body.

@@ -5,12 +5,12 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use portwatch_common::{Kind, flag};
+use portwatch_common::{Kind, Socket, flag};
 
 use crate::{
     bind::errno,
     call::{self, Call},
-    emit::{Details, emit, now},
+    emit::{Details, elapsed, emit, now},
     memory::{Direct, Memory, Probe},
     owner::owner,
     socket::{
@@ -18,7 +18,6 @@ use crate::{
         read_name,
     },
     sockets::find,
-    tcp::outcome,
     twin::{Hook, twins},
 };
 
@@ -26,9 +25,28 @@ const EINTR: u16 = 4;
 const EISCONN: u16 = 106;
 const ECONNABORTED: u16 = 103;
 const EALREADY: u16 = 114;
-const EINPROGRESS: u16 = 115;
+pub const EINPROGRESS: u16 = 115;
+pub const ECANCELED: u16 = 125;
 /// `ERESTARTSYS` and its like: the call goes on later.
 const ERESTART: core::ops::RangeInclusive<u16> = 512..=516;
+
+/// Reports the outcome of a failed attempt and keeps the socket, which may be bound or try again.
+#[inline(always)]
+pub fn outcome(socket: &mut Socket, ts: u64, error: u16) {
+    socket.flags = socket.flags & flag::BOUND | flag::OUTCOME_REPORTED;
+    socket.outcome = error;
+    let elapsed = elapsed(ts, socket.started);
+    emit(
+        Kind::Connect,
+        ts,
+        socket,
+        Details {
+            error,
+            elapsed,
+            ..Details::default()
+        },
+    );
+}
 
 /// A connect of this stream socket to `name` returned `error`.
 #[inline(never)]

@@ -1,0 +1,61 @@
+//! Connects that take long, announced once while they are under way.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use portwatch_common::{Kind, flag};
+
+use crate::{
+    connect::EINPROGRESS,
+    emit::{Details, emit, now},
+    maps::offset,
+    memory::{Direct, Memory},
+    socket::{fill, key},
+    sockets::find,
+    tcp::SYN_SENT,
+    twin::{Hook, twins},
+};
+
+/// An attempt is announced as slow when its SYN is sent again and it is about this old.
+const SLOW_NS: u64 = 900_000_000;
+
+// The first of the two that the kernel has announces attempts that take long: both run when a
+// SYN is sent again, a second after the first.
+twins! {
+    #[btf_tracepoint(function = "tcp_cong_state_set")]
+    tcp_cong_state_set, tcp_cong_state_set_twin |ctx: BtfTracePointContext| Hook::CongState, ctx.arg(0), 0 => slow_connect(ctx.arg(0))
+}
+
+twins! {
+    #[btf_tracepoint(function = "tcp_retransmit_skb")]
+    tcp_retransmit_skb, tcp_retransmit_skb_twin |ctx: BtfTracePointContext| Hook::Retransmit, ctx.arg(0), 0 => slow_connect(ctx.arg(0))
+}
+
+#[inline(always)]
+fn slow_connect(sk: usize) {
+    let state: u8 = unsafe { Direct::read(sk, offset!(sk_state)) };
+    if state as i32 != SYN_SENT {
+        return;
+    }
+    let Some(socket) = find(sk, key::<Direct>(sk)) else {
+        return;
+    };
+    let socket = unsafe { &mut *socket };
+    let ts = now();
+    let age = ts.saturating_sub(socket.started);
+    if socket.flags & (flag::CONNECTING | flag::ANNOUNCED) == flag::CONNECTING
+        && socket.started != 0
+        && age >= SLOW_NS
+    {
+        socket.flags |= flag::ANNOUNCED;
+        fill::<Direct>(sk, socket);
+        emit(
+            Kind::Connect,
+            ts,
+            socket,
+            Details {
+                error: EINPROGRESS,
+                elapsed: age,
+                ..Details::default()
+            },
+        );
+    }
+}
