@@ -30,7 +30,7 @@ fn told(output: Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// A trace that polls for JSON. Its first line on stderr comes after its first snapshot.
+/// Something that polls for JSON. Its first line on stderr comes after its first snapshot.
 struct Polling {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -40,7 +40,11 @@ struct Polling {
 
 impl Polling {
     fn start(args: &[&str]) -> Self {
-        let mut child = portwatch(&["trace", "-o", "json", "--from", "poll"])
+        Self::command("trace", args)
+    }
+
+    fn command(command: &str, args: &[&str]) -> Self {
+        let mut child = portwatch(&[command, "-o", "json", "--from", "poll"])
             .args(args)
             .spawn()
             .unwrap();
@@ -216,6 +220,25 @@ fn a_listener_between_two_snapshots_is_missed_and_that_is_said() {
         ),
         "{said}"
     );
+}
+
+#[test]
+fn a_table_after_a_while_does_not_wait_for_the_next_poll() {
+    let _alone = alone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = Value::from(listener.local_addr().unwrap().port());
+    for duration in ["200ms", "1h"] {
+        let pid = own_pid();
+        let args = ["--interval", "1h", "-d", duration, "-t", "-p", &pid];
+        let mut polling = Polling::command("list", &args);
+        if duration == "1h" {
+            // Ended by a signal it has as much to show.
+            // SAFETY: no memory involved; the child is not waited for yet.
+            unsafe { libc::kill(polling.child.id().cast_signed(), libc::SIGINT) };
+        }
+        assert_eq!(polling.next()["lport"], port);
+        assert_eq!(polling.child.wait().unwrap().code(), Some(0));
+    }
 }
 
 #[test]

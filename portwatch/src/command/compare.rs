@@ -28,21 +28,23 @@ pub struct Compare {
     started: Instant,
     /// All that happened until then was told; nanoseconds since the Unix epoch.
     told: u64,
-    /// What came up while a snapshot was taken asks for another one.
-    again: bool,
+    /// What came up while a snapshot was taken asks for another one, so long after it.
+    again: Option<Duration>,
 }
 
 enum Stage {
     Resting(Instant),
     Taking(JoinHandle<(Result<Box<Rows>>, u64)>),
-    /// Until everything is told that happened before this time.
-    Settling(Option<Result<Box<Rows>>>, u64),
+    /// Until everything is told that happened before this time; whether the source was asked for that.
+    Settling(Option<Result<Box<Rows>>>, u64, bool),
 }
 
 /// What is to be done with the table.
 pub enum Step {
     /// Watch: a snapshot begins.
     Begin,
+    /// Have the source tell all that happened until now.
+    Ask,
     /// Compare with it; it may have failed.
     Compare(Result<Box<Rows>>),
 }
@@ -60,7 +62,7 @@ impl Compare {
             stage: Stage::Resting(Instant::now()),
             started: Instant::now(),
             told: 0,
-            again: false,
+            again: None,
         }
     }
 
@@ -74,7 +76,7 @@ impl Compare {
         let wait = if now { Duration::ZERO } else { SOON };
         match &mut self.stage {
             Stage::Resting(until) => *until = (*until).min(Instant::now() + wait),
-            _ => self.again = true,
+            _ => self.again = Some(self.again.map_or(wait, |x| x.min(wait))),
         }
     }
 
@@ -96,17 +98,23 @@ impl Compare {
                 Stage::Taking(task) => {
                     let ended = task.await;
                     let (snapshot, end) = ended.unwrap_or_else(|error| (Err(error.into()), 0));
-                    self.stage = Stage::Settling(Some(snapshot), end + LATE);
+                    self.stage = Stage::Settling(Some(snapshot), end + LATE, false);
                 }
-                // Asked again after every news of the source.
-                Stage::Settling(_, until) if self.told < *until => std::future::pending().await,
-                Stage::Settling(snapshot, _) => {
+                Stage::Settling(_, until, asked) if self.told < *until => {
+                    if *asked {
+                        // This is called anew after every news of the source.
+                        std::future::pending::<()>().await;
+                    }
+                    let wait = until.saturating_sub(Clock::new().wall(boot()));
+                    tokio::time::sleep(Duration::from_nanos(wait)).await;
+                    *asked = true;
+                    return Step::Ask;
+                }
+                Stage::Settling(snapshot, ..) => {
                     let snapshot = snapshot.take();
                     let took = Instant::now() - self.started;
-                    let rest = match std::mem::take(&mut self.again) {
-                        true => SOON,
-                        false => (took * SHARE).clamp(OFTEN, SELDOM),
-                    };
+                    let rest = self.again.take();
+                    let rest = rest.unwrap_or_else(|| (took * SHARE).clamp(OFTEN, SELDOM));
                     self.stage = Stage::Resting(Instant::now() + rest);
                     if let Some(snapshot) = snapshot {
                         return Step::Compare(snapshot);

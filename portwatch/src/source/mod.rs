@@ -109,6 +109,15 @@ impl Source {
         }
     }
 
+    /// Has it tell soon what happened until now, also where it would wait for longer.
+    pub fn hurry(&mut self) {
+        match self {
+            Source::Poll(poll, _) => poll.hurry(),
+            // They never wait for long.
+            Source::Live(_) | Source::Session(_) => {}
+        }
+    }
+
     /// Whether nothing will come any more.
     pub fn is_over(&self) -> bool {
         match self {

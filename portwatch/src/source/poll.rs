@@ -89,6 +89,11 @@ impl Poll {
         self.step(events)
     }
 
+    /// Takes the next snapshot now.
+    pub fn hurry(&mut self) {
+        self.timer.reset_immediately();
+    }
+
     /// Appends what happened since the last snapshot and returns the accounts.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::clock::{Clock, boot};
 use crate::command::compare::{Compare, Step};
@@ -11,11 +11,11 @@ use crate::command::say;
 use crate::command::signals::Signals;
 use crate::command::trace::{greet, not_observed, summary};
 use crate::event::{Event, Kind};
-use crate::snapshot;
+use crate::snapshot::{self, Rows};
 use crate::source::{self, Source};
 use crate::table::{Difference, Limits, Table};
 
-/// Follows events for this long, or until a signal, and gives the open sockets. Says on stderr
+/// Follows events for this long, or until a signal (the second one does not wait for the last snapshot), and gives the open sockets. Says on stderr
 /// whether anything was missed, and what events and the kernel's sockets did not agree on.
 /// `interval_given`: see [`greet`].
 ///
@@ -43,7 +43,11 @@ pub async fn rows(
         .await?;
     let observed = match &source {
         Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) | Source::Session(_) => None,
+        Source::Poll(..) | Source::Session(_) => {
+            // It has said so.
+            following.limits.clear();
+            None
+        }
     };
     let accounts = source.finish(&mut Vec::new())?;
     say(&summary::verdict(&accounts, observed.as_deref()));
@@ -95,16 +99,25 @@ impl Following {
         loop {
             tokio::select! {
                 biased;
-                _ = signals.next() => return Ok(()),
-                () = &mut time_is_up, if self.last == Last::No => {
-                    self.last = Last::Asked;
-                    self.compare.hurry(true);
-                }
-                step = self.compare.next() => {
-                    if self.step(step)? {
-                        return Ok(());
+                _ = signals.next() => match self.last {
+                    Last::No => self.end(),
+                    // Asked twice, it does not wait.
+                    _ if self.seeded => return Ok(()),
+                    _ => bail!("ended before the open sockets were read"),
+                },
+                () = &mut time_is_up, if self.last == Last::No => self.end(),
+                step = self.compare.next() => match step {
+                    Step::Ask => {
+                        source.hurry();
+                        asked = self.now();
                     }
-                }
+                    Step::Begin => self.begin(),
+                    Step::Compare(rows) => {
+                        if self.compare(rows.context("open sockets cannot be read")?) {
+                            return Ok(());
+                        }
+                    }
+                },
                 more = source.next(&mut events) => {
                     more?;
                     self.compare.told(events.last().map_or(asked, |event| event.ts));
@@ -120,19 +133,23 @@ impl Following {
         }
     }
 
-    /// Carries out a step of the comparison; whether it was the last one.
-    fn step(&mut self, step: Step) -> Result<bool> {
-        let rows = match step {
-            Step::Begin => {
-                self.clock.tick();
-                self.table.watch();
-                if self.last == Last::Asked && self.seeded {
-                    self.last = Last::Begun;
-                }
-                return Ok(false);
-            }
-            Step::Compare(rows) => rows.context("open sockets cannot be read")?,
-        };
+    /// The next comparison is the last one.
+    fn end(&mut self) {
+        self.last = Last::Asked;
+        self.compare.hurry(true);
+    }
+
+    /// A snapshot begins.
+    fn begin(&mut self) {
+        self.clock.tick();
+        self.table.watch();
+        if self.last == Last::Asked && self.seeded {
+            self.last = Last::Begun;
+        }
+    }
+
+    /// Compares with a snapshot; whether it was the last one.
+    fn compare(&mut self, rows: Box<Rows>) -> bool {
         self.limits.clone_from(&rows.limits);
         if !self.seeded {
             self.seeded = true;
@@ -140,16 +157,16 @@ impl Following {
             if self.last == Last::Asked {
                 self.compare.hurry(true);
             }
-            return Ok(false);
+            return false;
         }
         let now = self.now();
         self.differences.extend(self.table.reconcile(rows, now));
         // What differs is decided by one more.
         if self.table.in_doubt() {
             self.compare.hurry(self.last == Last::Begun);
-            return Ok(false);
+            return false;
         }
-        Ok(self.last == Last::Begun)
+        self.last == Last::Begun
     }
 
     /// Nanoseconds since the Unix epoch, on the clock of the events.

@@ -321,6 +321,11 @@ impl Feed {
                 }
                 step = next(&mut self.compare) => match step {
                     Step::Begin => Message::Watch,
+                    Step::Ask => {
+                        source.hurry();
+                        asked = self.now();
+                        continue;
+                    }
                     Step::Compare(rows) => Message::Snapshot(self.snapshot(source, rows)),
                 },
                 more = source.next(&mut events) => {

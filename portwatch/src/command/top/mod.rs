@@ -179,7 +179,14 @@ impl Top {
                     }
                     self.draw(terminal)?;
                 }
-                step = self.compare.next() => self.compare(step),
+                step = self.compare.next() => match step {
+                    Step::Ask => {
+                        source.hurry();
+                        asked = self.now();
+                    }
+                    Step::Begin => self.scene.table.watch(),
+                    Step::Compare(rows) => self.compare(rows),
+                },
                 _ = redraw.tick() => {
                     self.clock.tick();
                     let now = self.now();
@@ -217,11 +224,10 @@ impl Top {
         }
     }
 
-    fn compare(&mut self, step: Step) {
-        match step {
-            Step::Begin => self.scene.table.watch(),
-            Step::Compare(Ok(rows)) => self.snapshot(rows),
-            Step::Compare(Err(error)) => {
+    fn compare(&mut self, rows: Result<Box<Rows>>) {
+        match rows {
+            Ok(rows) => self.snapshot(rows),
+            Err(error) => {
                 let text = format!("open sockets cannot be read: {error:#}");
                 self.scene.status.limits = vec![text];
                 self.scene.status.seeded = true;
