@@ -317,7 +317,7 @@ pub enum Value<'a> {
 }
 
 /// Name of a task as the kernel keeps it: up to 15 bytes, not necessarily UTF-8.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {
@@ -333,13 +333,19 @@ impl Comm {
     }
 }
 
-impl From<&str> for Comm {
+impl From<&[u8]> for Comm {
     /// As much of it as the kernel would keep.
-    fn from(text: &str) -> Self {
+    fn from(name: &[u8]) -> Self {
         let mut bytes = [0; 16];
-        let length = text.len().min(15);
-        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        let length = name.len().min(15);
+        bytes[..length].copy_from_slice(&name[..length]);
         Self(bytes)
+    }
+}
+
+impl From<&str> for Comm {
+    fn from(name: &str) -> Self {
+        name.as_bytes().into()
     }
 }
 

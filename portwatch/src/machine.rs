@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::bind::Refusal;
 use crate::clock::Clock;
-use crate::event::Proto;
+use crate::event::{Comm, Proto};
 use crate::probe::cgroup2_mount;
 use crate::process::{Lookup, Process};
 use crate::sanitize;
@@ -136,7 +136,7 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
     // pid (comm) state ppid …; comm may hold anything, parentheses too.
     let open = stat.iter().position(|&b| b == b'(')?;
     let close = stat.iter().rposition(|&b| b == b')')?;
-    let comm = sanitize::utf8(stat.get(open + 1..close)?).into_owned();
+    let comm = Comm::from(stat.get(open + 1..close)?);
     let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
     let ppid = rest.split(' ').nth(1)?.parse().ok()?;
     let exe = std::fs::read_link(directory.join("exe")).ok();

@@ -8,13 +8,13 @@ use portwatch_common::Owner;
 use rustc_hash::FxHashMap;
 
 use crate::container;
-use crate::event::{Context, Peer};
+use crate::event::{Comm, Context, Peer};
 
 /// A process as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     pub ppid: u32,
-    pub comm: String,
+    pub comm: Comm,
     pub exe: Option<String>,
     pub args: Option<Vec<String>>,
     /// Path of its cgroup, where it was read rather than told by id.
@@ -187,7 +187,7 @@ impl Processes {
             };
             parents.push(Peer {
                 pid,
-                comm: entry.process.comm.clone(),
+                comm: entry.process.comm.text().into_owned(),
                 sock: None,
             });
             pid = entry.process.ppid;

@@ -2,6 +2,7 @@
 
 mod elsewhere;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -23,6 +24,7 @@ fn main() {
         ("rows_are_in_the_order_asked_for", false, order),
         ("csv_has_a_row_for_each", false, csv),
         ("a_group_is_one_row", false, group),
+        ("a_name_that_is_no_text_is_shown_whole", false, name),
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
         (
@@ -268,6 +270,30 @@ fn group() {
         .collect();
     assert_eq!(socks.len(), 3, "{row}");
     assert_eq!((row.get("sock"), row.get("inode")), (None, None));
+}
+
+fn name() {
+    let script = "import socket, sys; open('/proc/self/comm', 'wb').write(b'\\xff' * 8 + b'\\\\'); \
+                  s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); \
+                  print(s.getsockname()[1], flush=True); sys.stdin.read()";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut port).unwrap();
+    let (port, bytes) = (port.trim(), r"\xff".repeat(8));
+    let row = &rows(&["-P", port, "-o", "json"])[0];
+    assert_eq!(row["comm"], format!(r"{bytes}\"));
+    assert_eq!(row["holders"][0]["comm"], row["comm"]);
+    let table = prints(&["-P", port, "-F", "comm"]);
+    // for people, a backslash is told from what it begins
+    assert_eq!(table, format!("COMM\n{bytes}\\\\\n"));
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }
 
 fn nothing() {

@@ -53,7 +53,7 @@ impl Owners {
     /// A running process; `None` when it is gone or cannot be read.
     pub fn owner(&mut self, pid: u32) -> Option<Owner> {
         let process = self.processes.get(pid, &mut self.machine)?;
-        let (ppid, comm) = (process.ppid, Comm::from(process.comm.as_str()));
+        let (ppid, comm) = (process.ppid, process.comm);
         let (uid, gid) = self.machine.ids(pid)?;
         let told = Told {
             tgid: pid,
@@ -75,7 +75,7 @@ impl Owners {
     /// Name of a process.
     pub fn comm(&mut self, pid: u32) -> Option<String> {
         let process = self.processes.get(pid, &mut self.machine)?;
-        Some(process.comm.clone())
+        Some(process.comm.text().into_owned())
     }
 
     /// What is known of the owner of a socket when nothing but its user is.

@@ -84,7 +84,7 @@ impl Records {
                     .flatten();
                 let process = Process {
                     ppid: head.ppid,
-                    comm: comm(head.comm).text().into_owned(),
+                    comm: comm(head.comm),
                     exe: Some(exe).filter(|exe| !exe.is_empty()),
                     args: Some(whole.unwrap_or_else(|| decode::args(args))),
                     cgroup: None,
