@@ -372,6 +372,8 @@ fn mptcp() {
         assert_eq!((row.state, row.inode), (state, Some(inode)));
         assert_eq!(row.event.pid, Some(std::process::id()));
     }
+    let cookie = rustix::net::sockopt::socket_cookie(&listener).unwrap();
+    assert_eq!(row(&all, port, None).event.sock, Some(cookie));
 }
 
 fn listening() {

@@ -306,11 +306,17 @@ fn without_subflows(found: &Packed) -> impl Iterator<Item = Socket> {
     type Ends = ((IpAddr, u16), Option<(IpAddr, u16)>);
     let ends = |socket: &Socket| -> Ends { (socket.local, socket.remote) };
     let (mut inodes, mut carried) = (HashSet::new(), HashSet::new());
+    let (mut cookies, mut shared) = (HashSet::new(), HashSet::new());
     for socket in found.iter().filter(|socket| socket.proto == Proto::Mptcp) {
         inodes.extend(socket.inode);
         carried.insert(ends(&socket));
+        shared.extend((socket.sock).filter(|&cookie| !cookies.insert(cookie)));
     }
     found.places().filter_map(move |(_, mut socket, subflow)| {
+        // On older kernels an accepted one has the cookie of its listener.
+        if socket.proto == Proto::Mptcp && socket.state != State::Listen {
+            socket.sock = socket.sock.filter(|cookie| !shared.contains(cookie));
+        }
         if socket.proto == Proto::Tcp {
             let known = socket.inode.is_some_and(|inode| inodes.contains(&inode));
             if known || subflow && carried.contains(&ends(&socket)) {

@@ -16,7 +16,7 @@ pub struct Socket {
     pub remote: Option<(IpAddr, u16)>,
     /// Inode number of its network namespace; `None` where that cannot be told.
     pub netns: Option<u32>,
-    /// The kernel's cookie; `None` where /proc is all there is, and for mptcp.
+    /// The kernel's cookie; `None` where /proc is all there is, and for those of mptcp that share one.
     pub sock: Option<u64>,
     /// `None` when no process holds it: not accepted yet, or closed and the kernel finishes it.
     pub inode: Option<u64>,

@@ -181,9 +181,7 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
         local: (laddr, lport),
         remote: (rport != 0).then_some((raddr, rport)),
         netns: query.netns,
-        // An accepted MPTCP socket has the cookie of its listener.
-        sock: Some(cookie)
-            .filter(|cookie| !matches!(*cookie, 0 | u64::MAX) && query.proto != Proto::Mptcp),
+        sock: Some(cookie).filter(|cookie| !matches!(*cookie, 0 | u64::MAX)),
         inode: (inode != 0).then_some(inode.into()),
         v6only: None,
         uid,

@@ -68,8 +68,10 @@ fn attempt(query: Query, found: &mut Packed) -> Result<End> {
         let part = parse(&buffer[..count], query, &mut some)?;
         interrupted |= part.interrupted;
         for Found { socket, subflow } in some.drain(..) {
-            // A table that changes while it is read may show one twice.
-            if socket.sock.is_none_or(|cookie| cookies.insert(cookie)) {
+            // A table that changes while it is read may show one twice. MPTCP sockets may share
+            // their cookie.
+            let mptcp = socket.proto == Proto::Mptcp;
+            if mptcp || socket.sock.is_none_or(|cookie| cookies.insert(cookie)) {
                 found.push(&socket, subflow);
                 subflows |= subflow;
             }
