@@ -7,7 +7,7 @@ use aya::maps::MapType;
 use aya::sys::is_map_supported;
 use serde::Serialize;
 
-use crate::probe::cgroup2_mount;
+use crate::probe::cgroup2;
 
 /// One thing looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -179,11 +179,14 @@ fn unprivileged(text: Option<&str>) -> Fact {
 }
 
 fn cgroup2() -> Fact {
-    match cgroup2_mount() {
+    match cgroup2::root() {
+        Some(path) if path.starts_with("/proc") => {
+            fact("cgroup2", State::Ok, "mounted where this was run from")
+        }
         Some(path) => fact("cgroup2", State::Ok, path.display().to_string()),
         None => fact("cgroup2", State::Warning, "not mounted").fix(
             "mount -t cgroup2 none /sys/fs/cgroup: without it containers and units are not \
-             known, and the tracepoint tier sees less of udp",
+             known, and the tracepoint tier cannot serve",
         ),
     }
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::bind::Refusal;
 use crate::clock::Clock;
 use crate::event::{Comm, Proto};
-use crate::probe::cgroup2_mount;
+use crate::probe::cgroup2;
 use crate::process::{Lookup, Process};
 use crate::sanitize;
 use crate::user::Users;
@@ -23,7 +23,6 @@ pub struct Machine {
     /// `None` for another machine: a name here may be someone else there.
     users: Option<Users>,
     cgroups: HashMap<u64, String>,
-    cgroup_root: Option<PathBuf>,
 }
 
 impl Machine {
@@ -32,7 +31,6 @@ impl Machine {
             root: "/proc".into(),
             users: Some(Users::system()),
             cgroups: HashMap::new(),
-            cgroup_root: cgroup2_mount(),
         }
     }
 
@@ -42,7 +40,6 @@ impl Machine {
             root: root.to_owned(),
             users: None,
             cgroups: HashMap::new(),
-            cgroup_root: None,
         }
     }
 
@@ -75,11 +72,12 @@ impl Machine {
 
     /// Reads the ids of all cgroups.
     fn scan_cgroups(&mut self) {
-        let Some(root) = self.cgroup_root.clone() else {
+        // Those of another machine are not here.
+        let Some(root) = cgroup2::root().filter(|_| self.users.is_some()) else {
             return;
         };
         let mut found = HashMap::new();
-        walk(&root, &root, &mut found);
+        walk(root, root, &mut found);
         self.cgroups.extend(found);
     }
 }

@@ -66,6 +66,10 @@ fn main() {
             crowd,
         ),
         ("csv_and_text_begin_with_names", header_first),
+        (
+            "it_traces_where_cgroups_are_mounted_for_its_parent_only",
+            without_cgroups,
+        ),
         ("count_and_duration_end_a_trace", count_and_duration),
         (
             "a_filter_that_fails_on_an_event_is_a_failure",
@@ -268,6 +272,26 @@ fn crowd() {
     }
     assert_eq!(out.lines().count(), 2 * 5 * 3400);
     assert!(bound.is_empty(), "{} not closed", bound.len());
+}
+
+/// As inside `ip netns exec`, which mounts /sys anew.
+fn without_cgroups() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounted = (mounts.lines()).find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| path.to_owned())
+    });
+    let Some(mounted) = mounted else {
+        return eprintln!("NOT RUN: no cgroup v2 hierarchy is mounted");
+    };
+    let script = r#"umount -l "$1" && exec "$0" trace -d 100ms"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]);
+    command.args([env!("CARGO_BIN_EXE_portwatch"), &mounted]);
+    let (code, _, stderr) = outcome(command.output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.starts_with("portwatch: tracing with "), "{stderr}");
 }
 
 fn header_first() {

@@ -1,6 +1,7 @@
 //! From the plan to attached probes: offsets from the kernel's BTF, the plan, and its loading.
 
 pub(crate) mod btf;
+pub(crate) mod cgroup2;
 mod copies;
 mod kernel;
 mod links;
@@ -14,7 +15,6 @@ mod tracefs;
 pub use copies::Skips;
 pub use links::Links;
 pub use load::{Loaded, Settings, load};
-pub use program::cgroup2_mount;
 pub use report::{Refusal, Report, Row};
 
 use clap::ValueEnum;

@@ -1,8 +1,6 @@
 //! A single program: loaded for its hook and attached to it, and what the kernel says against that.
 
 use std::any::Any;
-use std::fs::File;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use aya::Btf;
@@ -12,7 +10,7 @@ use aya::programs::{
 };
 
 use super::plan::Hook;
-use super::tracefs;
+use super::{cgroup2, tracefs};
 
 /// What holds a program in its place; dropping it detaches.
 pub type Link = Box<dyn Any + Send>;
@@ -71,17 +69,17 @@ pub fn attach(program: &mut Program, hook: Hook, btf: &Btf) -> Result<Link> {
         }
         Hook::CgroupSock(_) => {
             let program: &mut CgroupSock = program.try_into()?;
-            let link = program.attach(root_cgroup()?, CgroupAttachMode::Single)?;
+            let link = program.attach(cgroup2::open()?, CgroupAttachMode::Single)?;
             Box::new(program.take_link(link)?)
         }
         Hook::CgroupSockAddr(_) => {
             let program: &mut CgroupSockAddr = program.try_into()?;
-            let link = program.attach(root_cgroup()?, CgroupAttachMode::Single)?;
+            let link = program.attach(cgroup2::open()?, CgroupAttachMode::Single)?;
             Box::new(program.take_link(link)?)
         }
         Hook::SockOps => {
             let program: &mut SockOps = program.try_into()?;
-            let link = program.attach(root_cgroup()?, CgroupAttachMode::Single)?;
+            let link = program.attach(cgroup2::open()?, CgroupAttachMode::Single)?;
             Box::new(program.take_link(link)?)
         }
         Hook::Iter(_) => {
@@ -92,22 +90,6 @@ pub fn attach(program: &mut Program, hook: Hook, btf: &Btf) -> Result<Link> {
             Box::new(())
         }
         Hook::CookieHelper | Hook::FunctionProbes => Box::new(()),
-    })
-}
-
-/// The root of the cgroup v2 hierarchy, wherever it is mounted.
-fn root_cgroup() -> Result<File> {
-    let path = cgroup2_mount().context("no cgroup v2 hierarchy is mounted")?;
-    File::open(&path).with_context(|| format!("opening {}", path.display()))
-}
-
-/// Mount point of the cgroup v2 hierarchy.
-pub fn cgroup2_mount() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| path.replace("\\040", " ").into())
     })
 }
 

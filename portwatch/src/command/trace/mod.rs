@@ -269,14 +269,23 @@ pub(super) fn polling(poll: &Poll, why: Option<&anyhow::Error>) -> String {
     let mut text =
         format!("polling every {interval}: what lives shorter than {interval} is missed");
     if let Some(error) = why {
-        let error = format!("{error:#}");
-        let first = error.lines().next().unwrap_or_default();
         text.push_str(&format!(
             " (eBPF cannot be used: {})",
-            first.trim_end_matches(':')
+            brief(&format!("{error:#}"))
         ));
     }
     text
+}
+
+/// The first line of an error; where that announces a list, with the last item, which is what the least
+/// demanding of the tiers lacks.
+fn brief(error: &str) -> String {
+    let mut lines = error.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.filter_map(|line| line.strip_prefix("  ")).next_back() {
+        Some(item) if first.ends_with(':') => format!("{first} {item}"),
+        _ => first.trim_end_matches(':').to_owned(),
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -296,4 +305,18 @@ fn tracing(report: &Report) -> String {
 pub(super) fn not_observed(report: &Report) -> Option<String> {
     let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::brief;
+
+    #[test]
+    fn an_error_is_told_in_one_line() {
+        let error =
+            "no tier can serve:\n  kprobe (kprobe x): no\n  tracepoint (y): gone\nTry another";
+        assert_eq!(brief(error), "no tier can serve: tracepoint (y): gone");
+        assert_eq!(brief("not permitted\n  for you"), "not permitted");
+        assert_eq!(brief("in vain:"), "in vain");
+    }
 }
