@@ -39,7 +39,7 @@ pub struct TopArgs {
     #[arg(short, long, help_heading = "Output")]
     pub numeric: bool,
 
-    /// How long closed sockets stay in sight: seconds, or 500ms, 10s, 5m, 1h
+    /// How long closed sockets stay in sight (the last 5,000): seconds, or 500ms, 10s, 5m, 1h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = "Output")]
