@@ -389,6 +389,9 @@ fn losses_differences_and_limits_are_said_at_the_top() {
     scene.status.limits = vec!["only own\u{1b}".into(), "other".into()];
     let backend = draw(&mut screen(), &scene, 120, 24);
     expect![[r#"portwatch, tracepoint probes · 1234 events lost · 2 differences repaired · only own\x1b · other"#]].assert_eq(lines(&backend).lines().next().unwrap());
+    scene.status.differences = 1;
+    let text = lines(&draw(&mut screen(), &scene, 120, 24));
+    assert!(text.contains(" · 1 difference repaired · "), "{text}");
 }
 
 #[test]

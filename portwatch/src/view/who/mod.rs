@@ -92,9 +92,9 @@ impl Answer<'_> {
             true => writeln!(out, "{place}: free, nobody has it"),
             false => writeln!(
                 out,
-                "{place}: nobody {}, but {} has it",
+                "{place}: nobody {}, but {} it",
                 verb(report.proto),
-                sockets(report.others.len())
+                others_have(report.others.len())
             ),
         };
     }
@@ -342,10 +342,10 @@ fn verb(proto: Proto) -> &'static str {
     }
 }
 
-fn sockets(count: usize) -> String {
+fn others_have(count: usize) -> String {
     match count {
-        1 => "1 other socket".to_owned(),
-        many => format!("{many} other sockets together"),
+        1 => "1 other socket has".to_owned(),
+        many => format!("{many} other sockets have"),
     }
 }
 
