@@ -359,7 +359,7 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
             8080/tcp: worker (pid 10, user root) listens on 0.0.0.0
               also open in worker(11)
               shared       by several sockets with SO_REUSEPORT: others that set it may join
-              queue        0 of 128 wait to be accepted
+              queue        0 of 256 wait to be accepted
               bind         0.0.0.0: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
               bind         [::]: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
             8080/udp: free, nobody has it
