@@ -263,7 +263,11 @@ fn put_list(out: &mut String, name: &str, items: Vec<String>) {
 fn put_bind(out: &mut String, bind: &Bind<'_>) {
     let Some(error) = bind.error() else { return };
     put_name(out, "bind");
-    let _ = write!(out, "{}: {error}", port::text(bind.attempt.addr));
+    let perhaps = match bind.only_if(false).is_empty() {
+        true => "",
+        false => "perhaps ",
+    };
+    let _ = write!(out, "{}: {perhaps}{error}", port::text(bind.attempt.addr));
     if let Some(why) = bind.refused() {
         let _ = writeln!(out, " ({why})");
         return;
@@ -271,7 +275,10 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
     let hard = bind.obstacles.iter().filter(|x| x.hard);
     let (mut told, obstacles): (&str, Vec<_>) = match hard.clone().next() {
         Some(_) => ("", hard.collect()),
-        None => (" without SO_REUSEADDR", bind.obstacles.iter().collect()),
+        None => (
+            " unless both set SO_REUSEADDR",
+            bind.obstacles.iter().collect(),
+        ),
     };
     if bind.denied {
         told = "";
