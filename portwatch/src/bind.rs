@@ -1,5 +1,5 @@
 //! Whether a bind would succeed now, and what is in its way: the rules of the kernel
-//! (inet_csk_get_port and inet_rcv_saddr_equal in net/ipv4/inet_connection_sock.c,
+//! (inet_csk_bind_conflict and inet_rcv_saddr_equal in net/ipv4/inet_connection_sock.c,
 //! udp_lib_get_port in net/ipv4/udp.c), applied to rows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,8 +24,8 @@ pub struct Attempt {
 pub struct Obstacle<'a> {
     pub row: &'a Row,
     pub overlap: Overlap,
-    /// Whether it also stops a bind with SO_REUSEADDR. A connection, also one in TIME-WAIT, does not
-    /// when it had set that option as well, as servers do.
+    /// Whether it serves, or else only stops a bind unless both have set SO_REUSEADDR, as connections do,
+    /// also those in TIME-WAIT. Nobody tells whether they have.
     pub hard: bool,
 }
 
@@ -58,11 +58,24 @@ pub enum Overlap {
     OurWildcard,
     /// The socket has the address `::` and includes ours unless it is for IPv6 only, which nobody told.
     PerhapsTheirWildcard,
+    /// Ours is 0.0.0.0, and the socket is a connection of IPv6. Unless it is for IPv6 only, which nobody
+    /// tells of connections, it also has an address of IPv4 for the kernel (LOOPBACK4_IPV6).
+    PerhapsOurWildcard,
+}
+
+impl Overlap {
+    /// Whether they get there for sure.
+    pub fn is_certain(self) -> bool {
+        !matches!(
+            self,
+            Overlap::PerhapsTheirWildcard | Overlap::PerhapsOurWildcard
+        )
+    }
 }
 
 /// The sockets in the way of a bind. Rows of other network namespaces never are.
 pub fn obstacles<'a>(attempt: &Attempt, rows: &'a [Row]) -> Vec<Obstacle<'a>> {
-    (rows.iter())
+    let mut found: Vec<Obstacle<'a>> = (rows.iter())
         .filter(|row| row.event.lport == Some(attempt.port))
         .filter(|row| row.event.netns == attempt.netns)
         .filter(|row| row.event.proto.map(ports_of) == Some(ports_of(attempt.proto)))
@@ -73,7 +86,10 @@ pub fn obstacles<'a>(attempt: &Attempt, rows: &'a [Row]) -> Vec<Obstacle<'a>> {
                 hard: attempt.proto == Proto::Udp || row.state == State::Listen,
             })
         })
-        .collect()
+        .collect();
+    // Those that serve first, and their processes in one order whatever the order of the rows.
+    found.sort_by_key(|x| (!x.hard, x.row.event.pid.unwrap_or(u32::MAX)));
+    found
 }
 
 /// The protocol whose ports a protocol uses.
@@ -101,7 +117,29 @@ fn overlap(attempt: &Attempt, row: &Row) -> Option<Overlap> {
     };
     let ours = covers(family, attempt.addr, Some(attempt.v6only));
     let theirs = covers(row.event.family?, row.event.laddr?, row.v6only);
-    meet(ours.0, theirs.0).or_else(|| meet(ours.1, theirs.1))
+    let found = [
+        meet(ours.0, theirs.0),
+        meet(ours.1, theirs.1),
+        stand_in(attempt, row),
+    ];
+    // One that is certain is the reason, also where another may be.
+    let found = found.into_iter().flatten();
+    found.min_by_key(|overlap| !overlap.is_certain())
+}
+
+/// Of a socket of IPv6 that has an address of IPv4 only for the kernel. What was bound to an address of
+/// IPv6 is for IPv6 only, whatever its process wants (__inet6_bind), so that has none.
+fn stand_in(attempt: &Attempt, row: &Row) -> Option<Overlap> {
+    let theirs = row.event.laddr.is_some_and(|addr| addr.is_ipv6());
+    let connected = row.event.rport.is_some();
+    if attempt.addr != IpAddr::V4(Ipv4Addr::UNSPECIFIED) || !theirs {
+        return None;
+    }
+    match row.v6only {
+        Some(false) => Some(Overlap::OurWildcard),
+        None if connected => Some(Overlap::PerhapsOurWildcard),
+        _ => None,
+    }
 }
 
 /// Of IPv4 and of IPv6.
@@ -160,7 +198,8 @@ mod tests {
         let (addr, v6only) = match theirs.split_once(' ') {
             Some((addr, "6only")) => (addr, Some(true)),
             Some((addr, _)) => (addr, None),
-            None => (theirs, Some(false)),
+            // what is bound to one address of IPv6 is for IPv6 only
+            None => (theirs, Some(theirs != "::")),
         };
         let addr: IpAddr = addr.parse().unwrap();
         let row = Row {
@@ -206,6 +245,7 @@ mod tests {
             (":: 6only", "::", Some(Same)),
             ("::1", ":: 6only", Some(TheirWildcard)),
             ("127.0.0.1", ":: ?", Some(PerhapsTheirWildcard)),
+            ("::", ":: ?", Some(Same)),
             ("::1", ":: ?", Some(TheirWildcard)),
             ("::1", "::1", Some(Same)),
             ("::1", "127.0.0.1", None),
@@ -235,6 +275,51 @@ mod tests {
             Row::server(Proto::Tcp, "0.0.0.0:81", 1, "x"),
         ];
         assert_eq!(obstacles(&attempt, &rows), []);
+    }
+
+    #[test]
+    fn a_connection_of_ipv6_may_stop_the_wildcard_of_ipv4() {
+        let connection = |local: &str, v6only| Row {
+            v6only,
+            ..Row::connection(State::Estab, local, "[::1]:4000", 1, "x")
+        };
+        for (ours, row, expected) in [
+            (
+                "0.0.0.0",
+                connection("[::1]:80", None),
+                Some(Overlap::PerhapsOurWildcard),
+            ),
+            (
+                "0.0.0.0",
+                connection("[::1]:80", Some(false)),
+                Some(Overlap::OurWildcard),
+            ),
+            ("0.0.0.0", connection("[::1]:80", Some(true)), None),
+            ("127.0.0.1", connection("[::1]:80", None), None),
+            (
+                "::",
+                connection("[::1]:80", None),
+                Some(Overlap::OurWildcard),
+            ),
+            (
+                "0.0.0.0",
+                connection("127.0.0.1:80", None),
+                Some(Overlap::OurWildcard),
+            ),
+            // what was bound to ::1 is for IPv6 only
+            ("0.0.0.0", Row::server(Proto::Tcp, "[::1]:80", 1, "x"), None),
+        ] {
+            let attempt = Attempt {
+                proto: Proto::Tcp,
+                addr: ours.parse().unwrap(),
+                port: 80,
+                v6only: false,
+                netns: Some(1),
+            };
+            let rows = [row];
+            let got = obstacles(&attempt, &rows);
+            assert_eq!(got.first().map(|x| x.overlap), expected, "{ours}: {rows:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use crate::event::Proto;
 use crate::row::{Row, State};
 
 /// Joins servers with the same namespace, protocol, family, address and port, of rows in the order of
-/// [`Row::place`]. A joined row has all holders, the sums of what waits and was accepted, and no
-/// `sock` and `inode`, as its holders have different ones.
+/// [`Row::place`]. A joined row is that of the process with the lowest pid. It has all holders by their
+/// pid, the sums of what waits, may wait and was accepted, and no `sock` and `inode`, as its holders have
+/// different ones.
 pub fn servers<I: IntoIterator<Item = Row>>(rows: I) -> Servers<I::IntoIter> {
     Servers {
         rows: rows.into_iter(),
@@ -33,6 +34,10 @@ impl<I: Iterator<Item = Row>> Iterator for Servers<I> {
                     break;
                 }
             }
+        }
+        if is_group(&row) {
+            let holders = row.event.holders.iter_mut();
+            holders.for_each(|x| x.sort_unstable_by_key(|peer| (peer.pid, peer.sock)));
         }
         Some(row)
     }
@@ -68,13 +73,20 @@ pub fn is_group(row: &Row) -> bool {
     serves(row) && row.inode.is_none() && row.event.sock.is_none()
 }
 
-fn join(first: &mut Row, other: Row) {
+fn join(first: &mut Row, mut other: Row) {
     fn sum(a: Option<u32>, b: Option<u32>) -> Option<u32> {
         Some(a?.saturating_add(b?))
+    }
+    // Any pid comes before none.
+    let pid = |row: &Row| row.event.pid.unwrap_or(u32::MAX);
+    if pid(&other) < pid(first) {
+        std::mem::swap(first, &mut other);
     }
     first.event.sock = None;
     first.inode = None;
     first.recv_queue = sum(first.recv_queue, other.recv_queue);
+    first.send_queue = sum(first.send_queue, other.send_queue);
+    first.event.backlog = sum(first.event.backlog, other.event.backlog);
     first.event.accepted = sum(first.event.accepted, other.event.accepted);
     first.since = first.since.into_iter().chain(other.since).min();
     let holders = other.event.holders.unwrap_or_default();
@@ -118,8 +130,29 @@ mod tests {
         let expected: &[&[u32]] = &[&[1, 3], &[1], &[4], &[5], &[6], &[2]];
         assert_eq!(pids, expected);
         assert_eq!(rows[0].recv_queue, Some(3));
+        let room = (rows[0].event.backlog, rows[0].send_queue);
+        assert_eq!(room, (Some(256), Some(256)));
         assert_eq!((rows[0].event.sock, rows[0].inode), (None, None));
         assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
         assert_eq!(rows[5].event.sock, Some(20));
+    }
+    #[test]
+    fn the_process_with_the_lowest_pid_owns_a_group() {
+        let mut hidden = server("0.0.0.0:80", 0);
+        (hidden.event.pid, hidden.event.comm, hidden.event.holders) = (None, None, None);
+        let mut first = server("0.0.0.0:80", 2);
+        first.event.comm = Some("first".into());
+        let others = [3, 9].map(|pid| server("0.0.0.0:80", pid));
+        let rows = [hidden].into_iter().chain(others).chain([first]);
+        let [group] = &servers(rows).collect::<Vec<Row>>()[..] else {
+            panic!("not one group")
+        };
+        let holders = group.event.holders.iter().flatten();
+        let holders: Vec<u32> = holders.map(|x| x.pid).collect();
+        assert_eq!(
+            (group.event.pid, group.event.comm),
+            (Some(2), Some("first".into()))
+        );
+        assert_eq!(holders, [2, 3, 9]);
     }
 }

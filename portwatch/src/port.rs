@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::bind::{self, Attempt, Obstacle, Overlap, Refusal};
-use crate::event::Proto;
+use crate::event::{Kind, Proto};
 use crate::filter::{Span, Spans};
 use crate::group;
 use crate::row::{Row, State};
@@ -39,6 +39,17 @@ pub struct Rules {
     pub unseen: Option<&'static str>,
 }
 
+impl Rules {
+    /// Whether a socket looks like a client that left its port to the kernel: connected from one of its
+    /// choice to one that is not.
+    fn picked(&self, row: &Row) -> bool {
+        let Span { first, last } = self.ephemeral;
+        let event = &row.event;
+        let is = |port: Option<u16>| port.is_some_and(|x| (first..=last).contains(&x));
+        event.kind == Kind::Connect && is(event.lport) && event.rport.is_some() && !is(event.rport)
+    }
+}
+
 /// The answer for one protocol.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -66,14 +77,39 @@ pub struct Bind<'a> {
 }
 
 impl Bind<'_> {
-    /// Name of the error, `None` when it would succeed.
+    /// Name of the error that it gets, or may get with or without SO_REUSEADDR: see [`Bind::only_if`].
+    /// `None` when it would succeed.
     pub fn error(&self) -> Option<&'static str> {
         self.error_if(!self.obstacles.is_empty())
     }
 
-    /// The same with SO_REUSEADDR.
-    pub fn error_with_reuse(&self) -> Option<&'static str> {
-        self.error_if(self.obstacles.iter().any(|x| x.hard))
+    /// What nobody tells of the sockets in the way, in words. The error comes only if one of these is so;
+    /// when there are none, it is certain. `reuse`: of a bind with SO_REUSEADDR.
+    pub fn only_if(&self, reuse: bool) -> Vec<&'static str> {
+        if self.error() != Some("EADDRINUSE") {
+            return Vec::new();
+        }
+        let conditions = self.obstacles.iter().map(|x| {
+            // udp sockets share an address when both have set it
+            let gives_way = reuse && (!x.hard || self.attempt.proto == Proto::Udp);
+            match (x.overlap.is_certain(), gives_way) {
+                (true, false) => None,
+                (false, false) => Some("a socket there is for IPv4 as well"),
+                (true, true) => Some("a socket there has not set SO_REUSEADDR"),
+                (false, true) => {
+                    Some("a socket there is for IPv4 as well and has not set SO_REUSEADDR")
+                }
+            }
+        });
+        // One that is in the way for sure is enough.
+        let conditions: Option<Vec<_>> = conditions.collect();
+        unique(conditions.into_iter().flatten())
+    }
+
+    /// Whether it fails because of sockets that serve, or of no socket at all.
+    pub fn is_taken(&self) -> bool {
+        let hard = self.obstacles.iter().any(|x| x.hard);
+        self.error_if(hard).is_some()
     }
 
     fn error_if(&self, in_use: bool) -> Option<&'static str> {
@@ -204,39 +240,39 @@ impl Report<'_> {
         if hard().next().is_none() {
             return match obstacles().next() {
                 None => self.free(question, place),
-                Some(_) => {
-                    let left = match obstacles().all(|x| x.row.state == State::TimeWait) {
-                        true => "nobody listens, only connections in TIME-WAIT are left",
-                        false => "nobody listens, but other sockets have it",
-                    };
-                    format!(
-                        "a bind to {place} fails with EADDRINUSE unless it sets SO_REUSEADDR, as \
-                         servers do: {left}"
-                    )
-                }
+                Some(_) => self.left(place, rules),
             };
         }
         let holders = unique(hard().map(|x| holder(x.row)));
-        let has = if holders.len() == 1 { "has" } else { "have" };
-        let holders = some(&holders);
         let taken = self.taken();
         if taken.is_empty() {
-            return format!("a bind to {place} fails with EADDRINUSE: {holders} {has} it");
+            let (fails, perhaps) = self.certainty();
+            let have_it = have_it(&holders);
+            return format!("a bind to {place} {fails} with EADDRINUSE: {have_it}{perhaps}");
         }
+        let holders = some(&holders);
         // Most addresses are free, but for some something is left that servers get around.
         let soft = obstacles().filter(|x| !x.hard);
         let soft = unique(soft.filter_map(|x| x.row.event.laddr)).into_iter();
-        let soft: Vec<String> = soft.filter(|x| !taken.contains(x)).map(text).collect();
+        let soft = soft.filter(|x| !taken.contains(x));
+        let soft = soft.map(|x| format!("on {}", text(x)));
+        let perhaps = (self.binds.iter())
+            .filter(|x| !x.only_if(false).is_empty())
+            .map(|x| format!("perhaps on {}", text(x.attempt.addr)));
+        let soft: Vec<String> = soft.chain(perhaps).collect();
         let reuse = match soft.is_empty() {
             true => String::new(),
-            false => format!(" (on {} only with SO_REUSEADDR)", some(&soft)),
+            false => format!(
+                " ({} only if it and the sockets there set SO_REUSEADDR)",
+                some(&soft)
+            ),
         };
         let rest = match taken.contains(&IpAddr::V6(Ipv6Addr::UNSPECIFIED)) {
             true => "one to an IPv4 address",
             false => "one to another address",
         };
         let wildcards: String = (self.binds.iter())
-            .filter(|x| x.error_with_reuse().is_some() && !taken.contains(&x.attempt.addr))
+            .filter(|x| x.is_taken() && !taken.contains(&x.attempt.addr))
             .map(|x| format!(" or to {}", text(x.attempt.addr)))
             .collect();
         let taken: Vec<String> = taken.into_iter().map(text).collect();
@@ -245,6 +281,35 @@ impl Report<'_> {
              {rest} succeeds{reuse}",
             taken.join(", "),
         )
+    }
+
+    /// The same where nobody serves, but sockets are in the way.
+    fn left(&self, place: &str, rules: &Rules) -> String {
+        let rows = || self.binds.iter().flat_map(|x| &x.obstacles).map(|x| x.row);
+        let (fails, perhaps) = self.certainty();
+        let clients = match rows().all(|row| rules.picked(row)) {
+            true => ", which clients whose port the kernel picked hardly do",
+            false => "",
+        };
+        let open = rows().filter(|row| row.state != State::TimeWait);
+        let holders = unique(open.map(holder));
+        let left = match holders.is_empty() {
+            true => "only connections in TIME-WAIT are left".to_owned(),
+            false => format!("but {}", have_it(&holders)),
+        };
+        format!(
+            "a bind to {place} {fails} with EADDRINUSE unless it and the sockets there set \
+             SO_REUSEADDR{clients}: nobody listens, {left}{perhaps}"
+        )
+    }
+
+    /// Whether a bind fails, and what there is to say when that is not certain.
+    fn certainty(&self) -> (&'static str, &'static str) {
+        let obstacles = self.binds.iter().flat_map(|x| &x.obstacles);
+        match obstacles.into_iter().any(|x| x.overlap.is_certain()) {
+            true => ("fails", ""),
+            false => ("may fail", ", perhaps only for IPv6"),
+        }
     }
 
     /// The same where others may have the port unseen, for `why`, and not all binds are known to fail.
@@ -390,7 +455,14 @@ pub fn reason(obstacle: &Obstacle<'_>) -> &'static str {
         Overlap::TheirWildcard => "which includes this one",
         Overlap::OurWildcard => "which this one includes",
         Overlap::PerhapsTheirWildcard => "which includes this one unless it is for IPv6 only",
+        Overlap::PerhapsOurWildcard => "which counts for IPv4 too unless it is for IPv6 only",
     }
+}
+
+/// `nginx (pid 812) has it`, or several.
+fn have_it(holders: &[String]) -> String {
+    let have = if holders.len() == 1 { "has" } else { "have" };
+    format!("{} {have} it", some(holders))
 }
 
 /// Each once, in the order in which they come first.

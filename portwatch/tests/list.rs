@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use elsewhere::listener_elsewhere;
+use elsewhere::{Elsewhere, listener_elsewhere};
 
 const NOBODY: u32 = 65534;
 
@@ -25,6 +25,11 @@ fn main() {
         ("csv_has_a_row_for_each", false, csv),
         ("a_group_is_one_row", false, group),
         ("a_name_that_is_no_text_is_shown_whole", false, name),
+        (
+            "a_group_is_that_of_the_lowest_pid_with_the_queues_of_all",
+            false,
+            workers,
+        ),
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
         (
@@ -246,18 +251,84 @@ fn csv() {
     assert_eq!(stdout, expected);
 }
 
-fn group() {
-    let socket = |port: u16| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        socket.bind(&addr.into()).unwrap();
-        socket.listen(1).unwrap();
-        socket
+/// A socket of a group.
+fn member(port: u16, backlog: i32) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}
+
+fn port_of(socket: &Socket) -> u16 {
+    socket.local_addr().unwrap().as_socket().unwrap().port()
+}
+
+/// A process with a socket of a group, which it never accepts from.
+fn worker(port: u16, backlog: i32) -> Elsewhere {
+    let mut command = Command::new("sleep");
+    command.arg("600").stdout(Stdio::null());
+    command.stderr(Stdio::null());
+    let listen = move || {
+        let socket = member(port, backlog)?;
+        socket.set_cloexec(false)?;
+        // open until the process ends
+        std::mem::forget(socket);
+        Ok(())
     };
-    let first = socket(0);
-    let port = first.local_addr().unwrap().as_socket().unwrap().port();
-    let _others = [socket(port), socket(port)];
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(listen) };
+    Elsewhere(command.spawn().unwrap())
+}
+
+fn workers() {
+    const WAITING: usize = 4;
+    let first = member(0, 1).unwrap();
+    let port = port_of(&first);
+    let workers = [4, 5, 6].map(|backlog| worker(port, backlog));
+    drop(first);
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let _clients: Vec<TcpStream> = (0..WAITING)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .collect();
+    let mut pids = workers.each_ref().map(|x| x.0.id());
+    pids.sort_unstable();
+    let port = port.to_string();
+    for source in [
+        &[][..],
+        &["--proc-root", "/proc"],
+        &["--from", "poll", "-d", "100ms"],
+    ] {
+        let rows = rows(&[&["list", "-P", &port, "-o", "json"], source].concat());
+        let [row] = &rows[..] else {
+            panic!("{source:?}: not one row: {rows:?}")
+        };
+        let holders: Vec<&Value> = (row["holders"].as_array().unwrap().iter())
+            .map(|holder| &holder["pid"])
+            .collect();
+        assert_eq!(holders, pids, "{source:?}");
+        assert_eq!(row["pid"], pids[0], "{source:?}");
+        assert_eq!(row["ppid"], std::process::id(), "{source:?}");
+        assert_eq!(row["recv_queue"], WAITING, "{source:?}");
+        // /proc does not tell it
+        if !source.contains(&"--proc-root") {
+            let room = (&row["backlog"], &row["send_queue"]);
+            assert_eq!(room, (&15.into(), &15.into()), "{source:?}");
+        }
+    }
+    let answer = prints(&["who", &port, "-t"]);
+    let owner = format!("{port}/tcp: sleep (pid {}, ", pids[0]);
+    assert!(answer.starts_with(&owner), "{answer}");
+    assert!(
+        answer.contains(" 4 of 15 wait to be accepted\n"),
+        "{answer}"
+    );
+}
+
+fn group() {
+    let first = member(0, 1).unwrap();
+    let port = port_of(&first);
+    let _others = [port, port].map(|port| member(port, 1).unwrap());
     let rows = rows(&["-P", &port.to_string(), "-o", "json"]);
     let [row] = &rows[..] else {
         panic!("not one row: {rows:?}")
@@ -299,11 +370,7 @@ fn name() {
 fn nothing() {
     // never handed out: it is no port
     let table = prints(&["--filter", "lport == 0 && rport == 70000"]);
-    let lines: Vec<&str> = table.lines().collect();
-    assert!(
-        lines.len() == 1 && lines[0].starts_with("PROTO LOCAL"),
-        "{table}"
-    );
+    assert_eq!(table, "PROTO LOCAL PID COMM USER QUEUE SERVICE\n");
     assert_eq!(prints(&["--filter", "lport == 70000", "-o", "json"]), "");
 }
 

@@ -12,6 +12,12 @@ fn main() {
         ("the_first_line_names_who_listens", false, listener),
         ("json_tells_of_servers_peers_and_binds", false, json),
         ("a_free_port_is_told_with_exit_code_0", false, free),
+        ("a_client_is_named_and_no_success_promised", false, client),
+        (
+            "a_connection_of_ipv6_may_be_in_the_way_of_ipv4",
+            false,
+            ipv6,
+        ),
         ("wait_tells_who_failed_and_who_frees_it", true, wait),
     ];
     // SAFETY: takes nothing and touches no memory.
@@ -114,6 +120,48 @@ fn free() {
     assert_eq!(text.lines().next(), Some(first.as_str()));
     let last = format!("verdict: {port}/tcp+udp is free: a bind succeeds");
     assert_eq!(text.lines().last(), Some(last.as_str()));
+}
+
+fn client() {
+    let (listener, at, _) = open();
+    let client = TcpStream::connect(("127.0.0.1", at)).unwrap();
+    let port = client.local_addr().unwrap().port();
+    let text = prints(&[&port.to_string(), "-t"]);
+    let verdict = format!(
+        "verdict: a bind to {port}/tcp fails with EADDRINUSE unless it and the sockets there set \
+         SO_REUSEADDR: nobody listens, but {} (pid {}) has it",
+        own_comm(),
+        std::process::id()
+    );
+    assert_eq!(text.lines().last(), Some(verdict.as_str()));
+    let json = prints(&[&port.to_string(), "-t", "-o", "json"]);
+    let answer: Value = serde_json::from_str(&json).unwrap();
+    for bind in answer["protocols"][0]["binds"].as_array().unwrap() {
+        assert_eq!(bind["error"], "EADDRINUSE");
+        assert_eq!(bind.get("error_if"), None);
+        assert_eq!(bind["error_with_reuseaddr"], "EADDRINUSE");
+        let conditions = &bind["error_with_reuseaddr_if"];
+        assert_eq!(conditions[0], "a socket there has not set SO_REUSEADDR");
+    }
+    drop(listener);
+}
+
+fn ipv6() {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect(("::1", port)).unwrap();
+    let accepted = listener.accept().unwrap();
+    drop(listener);
+    let text = prints(&[&format!("0.0.0.0:{port}"), "-t"]);
+    let own = format!("{} (pid {})", own_comm(), std::process::id());
+    let bind = format!(
+        "  bind         0.0.0.0: perhaps EADDRINUSE unless both set SO_REUSEADDR (ESTAB of {own} on \
+         [::1], which counts for IPv4 too unless it is for IPv6 only)"
+    );
+    assert!(text.lines().any(|line| line == bind), "{text}");
+    let verdict = format!("verdict: a bind to 0.0.0.0:{port}/tcp may fail with EADDRINUSE unless ");
+    assert!(text.lines().last().unwrap().starts_with(&verdict), "{text}");
+    drop((client, accepted));
 }
 
 fn wait() {

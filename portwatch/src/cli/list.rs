@@ -48,7 +48,8 @@ Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent va
   rtt_us retrans rx_bytes tx_bytes accepted
                           of a tcp connection; accepted: of a listener
   service note            name of the port; what is unusual
-A row of several sockets has no sock and no inode: its holders have.
+A row of several sockets that serve one address has no sock and no inode, its holders have; it has
+the sums of their queues, backlogs and accepted connections, and the owner with the lowest pid.
 
 A value that a row does not have is null in --filter: `note != null` asks for presence, other
 comparisons than != do not match it. More on expressions: portwatch trace --help

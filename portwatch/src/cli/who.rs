@@ -21,8 +21,10 @@ Examples:
   portwatch who 8080 --from s.db --at 03:12     of a session, as it was then, and what happened before
 
 A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with
-SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections and
-TIME-WAIT stop only a bind without SO_REUSEADDR, if they come from a server that had set it too.
+SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections, TIME-WAIT
+and sockets that do not listen do not stop a bind with SO_REUSEADDR if they have set it too, as those
+of servers have and those of clients seldom. The kernel tells nobody whether they have, nor whether a
+connection of IPv6 is for IPv6 only; if it is not, it stops a bind to 0.0.0.0.
 An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless
 net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast
 of IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL).
@@ -35,9 +37,11 @@ JSON is one object with these keys; with --wait the events follow, an object a l
     states           sockets with this local port that do not serve: netns, state, count
     peers            addresses at their other end: raddr, count
     clients          connections from here to this port: pid, comm, raddr, count
-    binds            what would become of a bind: laddr, error (absent: none), error_with_reuseaddr,
-                     obstacles (laddr, state, pid, comm, why). Of a session that holds only the
-                     sockets of a command: only those that are known to fail
+    binds            what would become of a bind: laddr, error (absent: it succeeds), the same with
+                     that option as error_with_reuseaddr, obstacles (laddr, state, pid, comm, why).
+                     Where an error depends on what nobody tells, error_if and
+                     error_with_reuseaddr_if say on what: it comes only if one of these is so. Of a
+                     session that holds only the sockets of a command: only those known to fail
     verdict
   remarks            on the port itself
   limits             what could not be seen

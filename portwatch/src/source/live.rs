@@ -54,8 +54,8 @@ pub struct Live {
     timer: tokio::time::Interval,
     /// There may be more in the ring: no need to wait.
     behind: bool,
-    /// Records from before all probes were attached tell half the story.
-    attached: u64,
+    /// While all probes are attached: records from before and after tell half the story.
+    attached: std::ops::Range<u64>,
     records: Records,
     accounts: Accounts,
 }
@@ -107,7 +107,7 @@ impl Live {
             notes,
             timer,
             behind: false,
-            attached,
+            attached: attached..u64::MAX,
             records: Records::new(),
             accounts: Accounts::default(),
         })
@@ -139,6 +139,7 @@ impl Live {
 
     /// Detaches the probes, appends what was still on its way and returns the accounts.
     pub fn finish(mut self, events: &mut Vec<Event>) -> Result<Accounts> {
+        self.attached.end = boot();
         let skipped = self.skips.so_far(&self.ebpf);
         std::mem::take(&mut self.links).detach();
         while self.drain(events, BATCH) == BATCH {}
@@ -181,7 +182,7 @@ impl Live {
             match decode::decode(&item) {
                 None => self.accounts.undecodable += 1,
                 Some(Record::Socket(kind, record)) => {
-                    if record.ts < self.attached {
+                    if !self.attached.contains(&record.ts) {
                         continue;
                     }
                     if let Some(event) = self.records.socket(kind, &record, events)

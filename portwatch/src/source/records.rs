@@ -79,14 +79,17 @@ impl Records {
             }
             Record::Exit(exit) => self.processes.exit(exit.tgid, exit.ts),
             Record::Exec { head, exe, args } => {
+                let told = decode::args(args);
+                // Of one that ends just now nothing is left to read, or what another ran since.
                 let whole = (head.truncated == 1)
                     .then(|| read_args(head.tgid))
-                    .flatten();
+                    .flatten()
+                    .filter(|whole| begins_like(whole, &told));
                 let process = Process {
                     ppid: head.ppid,
                     comm: comm(head.comm),
                     exe: Some(exe).filter(|exe| !exe.is_empty()),
-                    args: Some(whole.unwrap_or_else(|| decode::args(args))),
+                    args: Some(whole.unwrap_or(told)),
                     cgroup: None,
                 };
                 self.processes.exec(head.tgid, process);
@@ -155,15 +158,14 @@ impl Records {
             Kind::Connect | Kind::Accept => event.latency_us = micros,
             Kind::Close => {
                 event.duration_us = micros;
-                if event.proto != Some(Proto::Udp) {
-                    if listener {
-                        event.accepted = Some(socket.accepted as u32);
-                    } else if socket.rport != 0 {
-                        event.rx_bytes = Some(record.rx_bytes);
-                        event.tx_bytes = Some(record.tx_bytes);
-                        event.rtt_us = Some(record.rtt);
-                        event.retrans = Some(record.retrans);
-                    }
+                if listener {
+                    // Not of one that listened before anybody counted.
+                    event.accepted = (socket.since != 0).then_some(socket.accepted as u32);
+                } else if event.proto == Some(Proto::Tcp) && socket.rport != 0 {
+                    event.rx_bytes = Some(record.rx_bytes);
+                    event.tx_bytes = Some(record.tx_bytes);
+                    event.rtt_us = Some(record.rtt);
+                    event.retrans = Some(record.retrans);
                 }
             }
             Kind::Bind | Kind::Reset | Kind::Lost => {}
@@ -213,6 +215,12 @@ impl Records {
         }
         Some(context)
     }
+}
+
+/// Whether these are the arguments of which `told` was cut off, somewhere in the last one.
+fn begins_like(whole: &[String], told: &[String]) -> bool {
+    told.split_last()
+        .is_some_and(|(_, before)| whole.len() > before.len() && whole.starts_with(before))
 }
 
 /// What a record tells of the life of a process.

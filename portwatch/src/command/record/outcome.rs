@@ -6,7 +6,7 @@ use anyhow::{Error, Result};
 use blake3::Hash;
 
 use crate::command::say;
-use crate::command::trace::summary::Summary;
+use crate::command::trace::summary::{Summary, plural};
 use crate::source::accounts::Accounts;
 use crate::view::human;
 
@@ -46,8 +46,8 @@ impl Outcome {
         say(&about_head(last, *head));
         if self.differences > 0 {
             say(&format!(
-                "{} differences between events and snapshots of the kernel's sockets, all repaired",
-                self.differences
+                "{} between events and snapshots of the kernel's sockets, repaired",
+                plural(self.differences, "difference")
             ));
         }
         say(&self.summary.verdict(&self.accounts));

@@ -111,7 +111,8 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     let differences = top.scene.status.differences;
     if differences > 0 {
         say(&format!(
-            "{differences} differences between events and snapshots of the kernel's sockets, all repaired"
+            "{} between events and snapshots of the kernel's sockets, repaired",
+            summary::plural(differences, "difference")
         ));
     }
     // Of rows it is asked again with each drawing, so events are what counts first.

@@ -181,7 +181,7 @@ fn list(kinds: &[(Kind, u64)]) -> String {
     parts.join(", ")
 }
 
-fn plural(count: u64, what: &str) -> String {
+pub fn plural(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

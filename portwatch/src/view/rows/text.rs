@@ -89,8 +89,7 @@ impl Text {
         }
         let shown: Vec<usize> = (0..heads.len())
             .filter(|&at| match heads[at].cell {
-                Cell::Place => cells.filled[at],
-                Cell::Since => cells.notes.is_empty() || cells.filled[at],
+                Cell::Place | Cell::Since => cells.filled[at],
                 _ => true,
             })
             .collect();
@@ -556,8 +555,8 @@ mod tests {
             &[],
             |x| x.colour = true,
             expect![[r#"
-            [2mPROTO[0m [2mLOCAL[0m [2mPID[0m [2mCOMM[0m [2mUSER[0m [2mSINCE[0m [2mQUEUE[0m [2mSERVICE[0m
-        "#]],
+                [2mPROTO[0m [2mLOCAL[0m [2mPID[0m [2mCOMM[0m [2mUSER[0m [2mQUEUE[0m [2mSERVICE[0m
+            "#]],
         );
         check(
             Layout::All,

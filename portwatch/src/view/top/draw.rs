@@ -87,9 +87,10 @@ impl Screen {
             0 => parts.push(("nothing lost".to_owned(), plain)),
             lost => parts.push((format!("{lost} events lost"), self.look.alarm())),
         }
-        if status.differences > 0 {
-            let text = format!("{} differences repaired", status.differences);
-            parts.push((text, self.look.alarm()));
+        match status.differences {
+            0 => {}
+            1 => parts.push(("1 difference repaired".to_owned(), self.look.alarm())),
+            many => parts.push((format!("{many} differences repaired"), self.look.alarm())),
         }
         if status.play.is_some() {
             parts.push((source, plain));

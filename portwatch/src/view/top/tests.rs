@@ -389,6 +389,9 @@ fn losses_differences_and_limits_are_said_at_the_top() {
     scene.status.limits = vec!["only own\u{1b}".into(), "other".into()];
     let backend = draw(&mut screen(), &scene, 120, 24);
     expect![[r#"portwatch, tracepoint probes · 1234 events lost · 2 differences repaired · only own\x1b · other"#]].assert_eq(lines(&backend).lines().next().unwrap());
+    scene.status.differences = 1;
+    let text = lines(&draw(&mut screen(), &scene, 120, 24));
+    assert!(text.contains(" · 1 difference repaired · "), "{text}");
 }
 
 #[test]
@@ -530,7 +533,7 @@ fn sockets_that_share_an_address_are_one_line() {
     expect![[r#"
         LISTENING AND BOUND 4 · by LOCAL, rising
         PROTO LOCAL                       PID COMM                QUEUE ACCEPTED     AGE
-        tcp   0.0.0.0:80                  812 nginx +2            ?/511        1      1s
+        tcp   0.0.0.0:80                  812 nginx +2           ?/1533        1      1s
         tcp   0.0.0.0:80                  900 nginx               ?/511        0      1s
         udp   0.0.0.0:80                  900 nginx                                   1s
         tcp   0.0.0.0:80                  900 nginx              closed        0     0us
@@ -554,7 +557,7 @@ fn sockets_that_share_an_address_are_one_line() {
         unit        nginx.service
         cgroup      /system.slice/nginx.service
         held by     nginx(812), nginx(813), nginx(814)
-        backlog     511
+        backlog     1533
         accepted    1
 
         history of port 80, the latest first"#]]

@@ -44,7 +44,8 @@ impl Answer<'_> {
         });
         // Where others may have it unseen, no bind is known to succeed.
         let all = self.rules.unseen.is_none();
-        let binds = (report.binds.iter()).filter(|x| all || x.error_with_reuse().is_some());
+        let fails = |x: &&Bind<'_>| x.is_taken() && x.only_if(false).is_empty();
+        let binds = (report.binds.iter()).filter(|x| all || fails(x));
         json!({
             "proto": report.proto.as_str(),
             "servers": report.servers.iter().map(|x| self.server(x)).collect::<Value>(),
@@ -100,12 +101,13 @@ fn bind(bind: &Bind<'_>) -> Value {
     });
     let mut json = Map::new();
     json.insert("laddr".into(), bind.attempt.addr.to_string().into());
-    for (key, error) in [
-        ("error", bind.error()),
-        ("error_with_reuseaddr", bind.error_with_reuse()),
-    ] {
-        if let Some(error) = error {
+    if let Some(error) = bind.error() {
+        for (key, reuse) in [("error", false), ("error_with_reuseaddr", true)] {
             json.insert(key.into(), error.into());
+            let conditions = bind.only_if(reuse);
+            if !conditions.is_empty() {
+                json.insert(format!("{key}_if"), conditions.into());
+            }
         }
     }
     json.insert("obstacles".into(), obstacles.collect());

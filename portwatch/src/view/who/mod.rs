@@ -92,9 +92,9 @@ impl Answer<'_> {
             true => writeln!(out, "{place}: free, nobody has it"),
             false => writeln!(
                 out,
-                "{place}: nobody {}, but {} has it",
+                "{place}: nobody {}, but {} it",
                 verb(report.proto),
-                sockets(report.others.len())
+                others_have(report.others.len())
             ),
         };
     }
@@ -263,7 +263,11 @@ fn put_list(out: &mut String, name: &str, items: Vec<String>) {
 fn put_bind(out: &mut String, bind: &Bind<'_>) {
     let Some(error) = bind.error() else { return };
     put_name(out, "bind");
-    let _ = write!(out, "{}: {error}", port::text(bind.attempt.addr));
+    let perhaps = match bind.only_if(false).is_empty() {
+        true => "",
+        false => "perhaps ",
+    };
+    let _ = write!(out, "{}: {perhaps}{error}", port::text(bind.attempt.addr));
     if let Some(why) = bind.refused() {
         let _ = writeln!(out, " ({why})");
         return;
@@ -271,7 +275,10 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
     let hard = bind.obstacles.iter().filter(|x| x.hard);
     let (mut told, obstacles): (&str, Vec<_>) = match hard.clone().next() {
         Some(_) => ("", hard.collect()),
-        None => (" without SO_REUSEADDR", bind.obstacles.iter().collect()),
+        None => (
+            " unless both set SO_REUSEADDR",
+            bind.obstacles.iter().collect(),
+        ),
     };
     if bind.denied {
         told = "";
@@ -342,10 +349,10 @@ fn verb(proto: Proto) -> &'static str {
     }
 }
 
-fn sockets(count: usize) -> String {
+fn others_have(count: usize) -> String {
     match count {
-        1 => "1 other socket".to_owned(),
-        many => format!("{many} other sockets together"),
+        1 => "1 other socket has".to_owned(),
+        many => format!("{many} other sockets have"),
     }
 }
 

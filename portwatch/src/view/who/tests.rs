@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::bind::Refusal;
+use crate::event::Kind;
 use crate::filter::{Span, Spans};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
@@ -152,7 +153,7 @@ fn all_that_have_the_port_are_named_and_what_is_left_on_other_addresses() {
         };
         answer(question, rules(), rows).verdict()
     };
-    expect!["8080/tcp is taken on 127.0.0.1, 127.0.0.2 by srv (pid 1) and srv (pid 2): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (on 10.0.0.1 only with SO_REUSEADDR)"].assert_eq(&verdict(&rows));
+    expect!["8080/tcp is taken on 127.0.0.1, 127.0.0.2 by srv (pid 1) and srv (pid 2): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (on 10.0.0.1 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&rows));
     rows.extend((3..6).map(|pid| server("127.0.0.2", pid)));
     rows.extend([server("0.0.0.0", 1)]);
     expect!["a bind to 8080/tcp fails with EADDRINUSE: srv (pid 1), srv (pid 2), srv (pid 3) and 2 more have it"].assert_eq(&verdict(&rows));
@@ -230,12 +231,89 @@ fn only_time_wait_is_no_obstacle_to_servers() {
             8080/tcp: nobody listens, but 1 other socket has it
               sockets      1 TIME-WAIT
               peers        10.0.0.2 (1)
-              bind         0.0.0.0: EADDRINUSE without SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
-              bind         [::]: EADDRINUSE without SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
+              bind         0.0.0.0: EADDRINUSE unless both set SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
+              bind         [::]: EADDRINUSE unless both set SO_REUSEADDR (TIME-WAIT of the kernel on 10.0.0.1, which this one includes)
             8080/udp: free, nobody has it
-            verdict: a bind to 8080/tcp fails with EADDRINUSE unless it sets SO_REUSEADDR, as servers do: nobody listens, only connections in TIME-WAIT are left; 8080/udp is free: a bind succeeds
+            verdict: a bind to 8080/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, only connections in TIME-WAIT are left; 8080/udp is free: a bind succeeds
         "#]],
     );
+}
+
+#[test]
+fn who_has_a_port_without_serving_is_named_and_success_is_not_promised() {
+    let client = |local: &str, remote: &str| {
+        let mut row = Row::connection(State::Estab, local, remote, 99, "curl");
+        row.event.kind = Kind::Connect;
+        row
+    };
+    let verdict = |addr: Option<&str>, port: u16, rows: &[Row]| {
+        let question = Question {
+            port,
+            protos: vec![Proto::Tcp],
+            ..question(addr)
+        };
+        answer(question, rules(), rows).verdict()
+    };
+    let fixed = [
+        client("127.0.0.1:8080", "10.0.0.2:443"),
+        Row {
+            state: State::Unconn,
+            ..Row::server(Proto::Tcp, "127.0.0.1:8080", 7, "bound")
+        },
+    ];
+    expect!["a bind to 8080/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but bound (pid 7) and curl (pid 99) have it"]
+        .assert_eq(&verdict(None, 8080, &fixed));
+    let picked = [client("127.0.0.1:40000", "10.0.0.2:443")];
+    expect!["a bind to 40000/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR, which clients whose port the kernel picked hardly do: nobody listens, but curl (pid 99) has it"]
+        .assert_eq(&verdict(None, 40000, &picked));
+    // which end is the client is not known
+    let between = [client("127.0.0.1:40000", "10.0.0.2:40001")];
+    expect!["a bind to 40000/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but curl (pid 99) has it"]
+        .assert_eq(&verdict(None, 40000, &between));
+    let ipv6 = [client("[::1]:8080", "[::1]:443")];
+    expect!["a bind to 0.0.0.0:8080/tcp may fail with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but curl (pid 99) has it, perhaps only for IPv6"]
+        .assert_eq(&verdict(Some("0.0.0.0"), 8080, &ipv6));
+    expect!["127.0.0.1:8080/tcp is free: a bind succeeds"].assert_eq(&verdict(
+        Some("127.0.0.1"),
+        8080,
+        &ipv6,
+    ));
+    let served = [
+        client("[::1]:8080", "[::1]:443"),
+        Row::server(Proto::Tcp, "[::1]:8080", 7, "srv"),
+    ];
+    expect!["8080/tcp is taken on [::1] by srv (pid 7): a bind there or to [::] fails with EADDRINUSE, one to another address succeeds (perhaps on 0.0.0.0 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(None, 8080, &served));
+}
+
+#[test]
+fn json_tells_on_what_an_error_depends() {
+    let connection = |local: &str| {
+        let remote = if local.starts_with('[') {
+            "[::1]:443"
+        } else {
+            "127.0.0.1:443"
+        };
+        Row::connection(State::Estab, local, remote, 99, "curl")
+    };
+    let binds = |rows: &[Row]| {
+        let json = answer(question(Some("0.0.0.0")), rules(), rows).json();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let mut bind = json["protocols"][0]["binds"][0].clone();
+        bind.as_object_mut().unwrap().remove("obstacles");
+        bind.to_string()
+    };
+    expect![[r#"{"error":"EADDRINUSE","error_with_reuseaddr":"EADDRINUSE","error_with_reuseaddr_if":["a socket there has not set SO_REUSEADDR"],"laddr":"0.0.0.0"}"#]].assert_eq(&binds(&[connection("127.0.0.1:8080")]));
+    expect![[r#"{"error":"EADDRINUSE","error_if":["a socket there is for IPv4 as well"],"error_with_reuseaddr":"EADDRINUSE","error_with_reuseaddr_if":["a socket there is for IPv4 as well and has not set SO_REUSEADDR"],"laddr":"0.0.0.0"}"#]].assert_eq(&binds(&[connection("[::1]:8080")]));
+    expect![[r#"{"error":"EADDRINUSE","error_with_reuseaddr":"EADDRINUSE","error_with_reuseaddr_if":["a socket there is for IPv4 as well and has not set SO_REUSEADDR","a socket there has not set SO_REUSEADDR"],"laddr":"0.0.0.0"}"#]].assert_eq(&binds(&[
+        connection("[::1]:8080"),
+        connection("127.0.0.1:8080"),
+    ]));
+    expect![[r#"{"error":"EADDRINUSE","error_with_reuseaddr":"EADDRINUSE","laddr":"0.0.0.0"}"#]]
+        .assert_eq(&binds(&[
+            Row::server(Proto::Tcp, "127.0.0.1:8080", 7, "srv"),
+            connection("[::1]:8080"),
+        ]));
+    expect![[r#"{"laddr":"0.0.0.0"}"#]].assert_eq(&binds(&[]));
 }
 
 #[test]
@@ -359,7 +437,7 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
             8080/tcp: worker (pid 10, user root) listens on 0.0.0.0
               also open in worker(11)
               shared       by several sockets with SO_REUSEPORT: others that set it may join
-              queue        0 of 128 wait to be accepted
+              queue        0 of 256 wait to be accepted
               bind         0.0.0.0: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
               bind         [::]: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
             8080/udp: free, nobody has it
