@@ -180,7 +180,9 @@ fn executable(scratch: &mut Scratch, file: usize) {
         for _ in 0..DEPTH {
             let root: usize = Probe::read(mnt, offset!(vfsmount_root));
             let parent: usize = Probe::read(dentry, offset!(dentry_parent));
-            if dentry == root || dentry == parent {
+            // A file in no directory, as memfd_create(2) makes them, is named all the same.
+            let named = constant(&scratch.head.exe_len) > 0;
+            if dentry == root || dentry == parent && named {
                 let mount = mnt - offset!(mount_mnt) as usize;
                 let above: usize = Probe::read(mount, offset!(mount_parent));
                 if above == mount || above == 0 {

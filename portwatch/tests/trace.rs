@@ -65,6 +65,7 @@ fn main() {
             "more_sockets_are_followed_than_there_is_room_for_at_first",
             crowd,
         ),
+        ("a_program_in_no_directory_has_a_name", in_memory),
         ("csv_and_text_begin_with_names", header_first),
         (
             "it_traces_where_cgroups_are_mounted_for_its_parent_only",
@@ -272,6 +273,19 @@ fn crowd() {
     }
     assert_eq!(out.lines().count(), 2 * 5 * 3400);
     assert!(bound.is_empty(), "{} not closed", bound.len());
+}
+
+/// Of memfd_create(2).
+fn in_memory() {
+    let script = "import os, sys; fd = os.memfd_create('made'); \
+                  os.write(fd, open(os.path.realpath(sys.executable), 'rb').read()); \
+                  os.execv(f'/proc/self/fd/{fd}', ['made', '-c', sys.argv[1]])";
+    let bind = "import socket; socket.socket().bind(('127.0.0.1', 0))";
+    let args = ["trace", "-o", "json", "-e", "bind", "--", "python3", "-c"];
+    let (code, stdout, stderr) = outcome(run(&[&args[..], &[script, bind]].concat()));
+    assert_eq!(code, Some(0), "{stderr}");
+    let event: serde_json::Value = serde_json::from_str(&stdout).expect(&stdout);
+    assert_eq!(event["exe"], "/memfd:made");
 }
 
 /// As inside `ip netns exec`, which mounts /sys anew.
