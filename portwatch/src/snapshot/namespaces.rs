@@ -74,6 +74,12 @@ impl Namespaces {
 }
 
 impl Namespace {
+    /// Whether one of its processes is still in a proc file system.
+    pub fn is_in(&self, root: &Path) -> bool {
+        let mut links = (self.pids.iter()).map(|pid| root.join(format!("{pid}/ns/net")));
+        links.any(|link| link.read_link().is_ok())
+    }
+
     /// Moves this thread into it. Only for threads made for that: whatever runs on it later opens
     /// its sockets in there.
     pub fn enter(&self, inode: u32) -> Entry {
