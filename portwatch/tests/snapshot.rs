@@ -54,6 +54,11 @@ fn main() {
             other_namespace,
         ),
         (
+            "a_socket_in_the_namespace_of_a_thread_is_shown",
+            Needs::Root,
+            namespace_of_a_thread,
+        ),
+        (
             "a_socket_in_a_mounted_namespace_is_shown",
             Needs::Root,
             mounted_namespace,
@@ -493,6 +498,34 @@ fn other_namespace() {
         assert_eq!(row[0].event.pid, Some(elsewhere.0.id()));
         assert_eq!(row[0].event.comm.unwrap().text(), "cat");
     }
+}
+
+fn namespace_of_a_thread() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes nothing but a flag; the thread ends with this function.
+        checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).unwrap();
+        let socket = listen_on(4713).unwrap();
+        // SAFETY: it is open, and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        tell.send(netns).unwrap();
+        let _ = ended.recv();
+        drop(socket);
+    });
+    let netns = told.recv().unwrap();
+    for options in by_every_means() {
+        let all = snapshot(&options);
+        let found = rows(&all, 4713, None).into_iter();
+        let found: Vec<&Row> = found
+            .filter(|x| x.event.netns.map(u64::from) == Some(netns))
+            .collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].event.pid, Some(std::process::id()));
+    }
+    drop(end);
+    thread.join().unwrap();
 }
 
 fn mounted_namespace() {

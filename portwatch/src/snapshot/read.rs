@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::diag;
 use super::gap::{Gap, Why};
-use super::namespaces::{self, Entry, Namespaces};
+use super::namespaces::{self, Entry, Namespace, Namespaces};
 use super::packed::Packed;
 use super::socket::Socket;
 use super::{Options, proc};
@@ -92,7 +92,7 @@ impl Reading {
                     Entry::Inside => self.namespace(netns),
                     Entry::Gone => {}
                     // What it may not enter it may still be shown.
-                    Entry::Denied if self.first_of(proc, &namespace.pids, netns) => {}
+                    Entry::Denied if self.first_of(proc, namespace, netns) => {}
                     Entry::Denied => self.gap(Some(netns), None, Why::Closed),
                 }
             }
@@ -152,7 +152,7 @@ impl Reading {
     fn tree(&mut self, root: &Path) -> Result<Namespaces> {
         let all = Namespaces::of_processes(root)?;
         for (&netns, namespace) in &all.known {
-            if !self.first_of(root, &namespace.pids, netns) && namespace.is_in(root) {
+            if !self.first_of(root, namespace, netns) && namespace.is_in(root) {
                 self.gap(Some(netns), None, Why::Closed);
             }
         }
@@ -174,12 +174,10 @@ impl Reading {
         Ok(all)
     }
 
-    /// All tables of a namespace, from the first of its processes that is still there.
-    fn first_of(&mut self, root: &Path, pids: &[u32], netns: u32) -> bool {
-        (pids.iter()).any(|pid| {
-            self.tables(&root.join(format!("{pid}/net")), Some(netns))
-                .is_ok()
-        })
+    /// All tables of a namespace, from the first of its tasks that is still there.
+    fn first_of(&mut self, root: &Path, namespace: &Namespace, netns: u32) -> bool {
+        let mut tasks = namespace.tasks(root);
+        tasks.any(|task| self.tables(&task.join("net"), Some(netns)).is_ok())
     }
 
     /// All tables in a directory. What is missing of a tree that is not whole is noted.
