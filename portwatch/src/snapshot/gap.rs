@@ -1,7 +1,6 @@
 //! What a snapshot cannot tell of: a socket that is not in it may be there all the same.
 
 use super::proc;
-use super::socket::Socket;
 use crate::event::{Family, Proto};
 
 /// Sockets of which nothing, or not all, is known.
@@ -26,10 +25,10 @@ pub enum Why {
 }
 
 impl Gap {
-    /// Whether this socket is one of them.
-    pub fn covers(&self, socket: &Socket) -> bool {
-        let has = |(proto, family)| (socket.proto, socket.family) == (proto, family);
-        self.netns.is_none_or(|netns| socket.netns == Some(netns)) && self.table.is_none_or(has)
+    /// Whether such a socket is one of them.
+    pub fn covers(&self, netns: Option<u32>, proto: Proto, family: Family) -> bool {
+        self.netns.is_none_or(|own| netns == Some(own))
+            && self.table.is_none_or(|table| table == (proto, family))
     }
 
     /// For the user, who has been told of such sockets before.

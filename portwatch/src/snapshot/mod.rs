@@ -104,7 +104,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         list,
         denied,
         mut limits,
-        ..
+        gaps,
     } = sockets;
     let mut holders = holders?;
     // A kernel may hide from its iterator too what it lets nobody look into.
@@ -128,6 +128,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         next: Place::default(),
         join,
         limits,
+        gaps,
     })
 }
 
@@ -153,6 +154,8 @@ pub struct Rows {
     join: Join,
     /// As those of [`Snapshot`].
     pub limits: Vec<String>,
+    /// Sockets that may be there without a row.
+    pub gaps: Vec<Gap>,
 }
 
 impl Iterator for Rows {

@@ -77,7 +77,7 @@ impl Compare {
 
     /// Whether one that is known may be in the gap.
     pub fn concerns(&self, gap: &Gap) -> bool {
-        self.known.values().any(|known| gap.covers(&known.socket))
+        (self.known.values()).any(|known| known.may_be_in(std::slice::from_ref(gap)))
     }
 
     /// Takes the next snapshot, of `ts` (nanoseconds since the Unix epoch), and returns what happened
@@ -141,7 +141,13 @@ impl Known {
     }
 
     fn may_be_in(&self, gaps: &[Gap]) -> bool {
-        gaps.iter().any(|gap| gap.covers(&self.socket))
+        let Socket {
+            netns,
+            proto,
+            family,
+            ..
+        } = self.socket;
+        gaps.iter().any(|gap| gap.covers(netns, proto, family))
     }
 
     /// Takes it as it is now, and tells what it did.
