@@ -33,9 +33,10 @@ impl Gap {
 
     /// For the user, who has been told of such sockets before.
     pub fn note(&self) -> String {
-        let name = (self.table).map_or("a network namespace", |(proto, family)| {
-            proc::table(proto, family)
-        });
+        let name = match self.table {
+            Some((proto, family)) => format!("the table {}", proc::table(proto, family)),
+            None => "a network namespace".to_owned(),
+        };
         let trouble = match &self.why {
             Why::Absent => format!("{name} is not there any more"),
             Why::Unread(error) => format!("{name} cannot be read ({error})"),
