@@ -14,6 +14,7 @@ use crate::event::{Comm, Proto};
 use crate::probe::cgroup2;
 use crate::process::{Lookup, Process};
 use crate::sanitize;
+use crate::snapshot::file;
 use crate::user::Users;
 
 /// What this machine knows, remembered where it does not change.
@@ -59,15 +60,14 @@ impl Machine {
             .collect()
     }
 
-    /// Real user and group of a running process.
-    pub fn ids(&self, pid: u32) -> Option<(u32, u32)> {
-        let status = std::fs::read(self.root.join(format!("{pid}/status"))).ok()?;
-        let status = String::from_utf8_lossy(&status);
-        let real = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_ascii_whitespace().next()?.parse().ok()
-        };
-        Some((real("Uid:")?, real("Gid:")?))
+    /// Whether there is such a process, whatever can be read of it.
+    pub fn has(&self, pid: u32) -> bool {
+        self.root.join(pid.to_string()).is_dir()
+    }
+
+    /// What the status of a running process tells; nothing when it cannot be read.
+    pub fn status(&self, pid: u32) -> Status {
+        read_status(&self.root.join(pid.to_string()))
     }
 
     /// Reads the ids of all cgroups.
@@ -127,16 +127,38 @@ fn walk(root: &Path, directory: &Path, found: &mut HashMap<u64, String>) {
     }
 }
 
-/// A running process, from PID/{stat,exe,cmdline,cgroup} of a proc file system.
+/// Of proc_pid_status(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub comm: Option<Comm>,
+    pub ppid: Option<u32>,
+    /// Real user and group.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+fn read_status(directory: &Path) -> Status {
+    let text = file::read(&directory.join("status")).unwrap_or_default();
+    let text = sanitize::utf8(&text);
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let number = |name| field(name)?.split_ascii_whitespace().next()?.parse().ok();
+    Status {
+        comm: field("Name:").map(|name| name.trim_start().into()),
+        ppid: number("PPid:"),
+        uid: number("Uid:"),
+        gid: number("Gid:"),
+    }
+}
+
+/// A running process, from PID/{stat,exe,cmdline,cgroup} of a proc file system; what stat does not tell,
+/// as in a tree that is not whole, from comm and status. `None` when nothing tells its name.
 fn read_process(root: &Path, pid: u32) -> Option<Process> {
     let directory = root.join(pid.to_string());
-    let stat = std::fs::read(directory.join("stat")).ok()?;
-    // pid (comm) state ppid …; comm may hold anything, parentheses too.
-    let open = stat.iter().position(|&b| b == b'(')?;
-    let close = stat.iter().rposition(|&b| b == b')')?;
-    let comm = Comm::from(stat.get(open + 1..close)?);
-    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
-    let ppid = rest.split(' ').nth(1)?.parse().ok()?;
+    let (comm, ppid) = read_stat(&directory).or_else(|| {
+        let status = read_status(&directory);
+        let comm = read_comm(&directory).or(status.comm)?;
+        Some((comm, status.ppid.unwrap_or_default()))
+    })?;
     let exe = std::fs::read_link(directory.join("exe")).ok();
     let exe = exe.map(|path| {
         sanitize::utf8(path.as_os_str().as_encoded_bytes())
@@ -152,19 +174,37 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
     })
 }
 
+/// Name and parent.
+fn read_stat(directory: &Path) -> Option<(Comm, u32)> {
+    let stat = file::read(&directory.join("stat")).ok()?;
+    // pid (comm) state ppid …; comm may hold anything, parentheses too.
+    let open = stat.iter().position(|&b| b == b'(')?;
+    let close = stat.iter().rposition(|&b| b == b')')?;
+    let comm = stat.get(open + 1..close)?.into();
+    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
+    Some((comm, rest.split(' ').nth(1)?.parse().ok()?))
+}
+
+fn read_comm(directory: &Path) -> Option<Comm> {
+    let text = file::read(&directory.join("comm")).ok()?;
+    let text = text.strip_suffix(b"\n").unwrap_or(&text);
+    (!text.is_empty()).then(|| text.into())
+}
+
 /// Arguments of a running process.
 pub fn read_args(pid: u32) -> Option<Vec<String>> {
     args_in(Path::new(&format!("/proc/{pid}")))
 }
 
 fn args_in(directory: &Path) -> Option<Vec<String>> {
-    let text = std::fs::read(directory.join("cmdline")).ok()?;
+    let text = file::read(&directory.join("cmdline")).ok()?;
     Some(crate::decode::args(&text))
 }
 
 /// The version 2 path, or the one of the version 1 hierarchy that tells most.
 fn read_cgroup(directory: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(directory.join("cgroup")).ok()?;
+    let text = file::read(&directory.join("cgroup")).ok()?;
+    let text = std::str::from_utf8(&text).ok()?;
     let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.max_by_key(|path| path.len()).map(str::to_string)
 }

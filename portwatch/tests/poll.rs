@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -298,40 +299,129 @@ fn only_the_command_and_its_descendants_are_shown() {
     );
 }
 
+const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+const LISTENER: &str = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0000000000000000 100 0 0 10 0\n";
+const OTHER: &str = "   1: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4243 1 0000000000000000 100 0 0 10 0\n";
+
+/// The tables of a proc file system, made by hand, and a trace that polls them for JSON.
+struct Tables {
+    folder: tempfile::TempDir,
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Tables {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let net = folder.path().join("net");
+        std::fs::create_dir(&net).unwrap();
+        for name in ["tcp", "tcp6", "udp", "udp6"] {
+            std::fs::write(net.join(name), HEADING).unwrap();
+        }
+        let root = folder.path().to_str().unwrap();
+        let mut child = portwatch(&["trace", "-o", "json", "--proc-root", root])
+            .args(["--interval", "50ms"])
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut tables = Self {
+            folder,
+            child,
+            stdout,
+            stderr,
+        };
+        let said = tables.said();
+        assert!(said.starts_with("portwatch: polling every 50"), "{said}");
+        assert!(tables.said().contains("only one is shown"));
+        tables
+    }
+
+    fn tcp(&self) -> PathBuf {
+        self.folder.path().join("net/tcp")
+    }
+
+    /// Never seen half written.
+    fn write(&self, text: &str) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.tcp()).unwrap();
+    }
+
+    /// The next line on stderr.
+    fn said(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// The next event, and its port.
+    fn next(&mut self) -> (String, u64) {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        let event: Value = serde_json::from_str(&line).expect(&line);
+        let kind = event["event"].as_str().unwrap().to_owned();
+        (kind, event["lport"].as_u64().unwrap())
+    }
+
+    /// Ends it; what was not read of stdout and stderr.
+    fn end(mut self) -> (String, String) {
+        // SAFETY: no memory involved; the child is not waited for yet.
+        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        self.stderr.read_to_string(&mut stderr).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{stderr}");
+        (stdout, stderr)
+    }
+}
+
 #[test]
 fn a_tree_that_changes_is_polled_like_any_proc() {
-    let folder = tempfile::tempdir().unwrap();
-    let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-    let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0000000000000000 100 0 0 10 0\n";
-    let net = folder.path().join("net");
-    std::fs::create_dir(&net).unwrap();
-    for (name, text) in [("tcp", ""), ("tcp6", ""), ("udp", ""), ("udp6", "")] {
-        std::fs::write(net.join(name), format!("{heading}{text}")).unwrap();
+    let mut tables = Tables::start();
+    tables.write(&format!("{HEADING}{LISTENER}"));
+    assert_eq!(tables.next(), ("listen".to_owned(), 8080));
+    tables.write(HEADING);
+    assert_eq!(tables.next(), ("close".to_owned(), 8080));
+    assert_eq!(tables.end().0, "");
+}
+
+#[test]
+fn a_table_that_is_damaged_meanwhile_proves_no_end() {
+    let mut tables = Tables::start();
+    let whole = format!("{HEADING}{LISTENER}");
+    tables.write(&whole);
+    assert_eq!(tables.next(), ("listen".to_owned(), 8080));
+    for (damaged, note) in [
+        (&whole[..whole.len() - 90], "tcp has lines that"),
+        ("", "tcp cannot be read (it is empty)"),
+    ] {
+        tables.write(damaged);
+        let said = tables.said();
+        assert!(said.contains(note), "{said}");
+        // whatever was told before that has been read
+        tables.write(&format!("\u{1}garbage\n{OTHER}"));
+        assert_eq!(tables.next(), ("listen".to_owned(), 8081));
+        tables.write(&whole);
+        assert_eq!(tables.next(), ("close".to_owned(), 8081));
     }
-    let root = folder.path().to_str().unwrap();
-    let mut child = portwatch(&["trace", "-o", "json", "--proc-root", root])
-        .args(["--interval", "50ms"])
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    stderr.read_line(&mut line).unwrap();
-    assert!(line.starts_with("portwatch: polling every 50"), "{line}");
-    // never seen half written
-    let new = net.join("new");
-    std::fs::write(&new, format!("{heading}{listener}")).unwrap();
-    std::fs::rename(new, net.join("tcp")).unwrap();
-    line.clear();
-    stdout.read_line(&mut line).unwrap();
-    let event: Value = serde_json::from_str(&line).expect(&line);
-    assert_eq!(
-        (&event["event"], &event["lport"]),
-        (&"listen".into(), &8080.into())
+    std::fs::remove_file(tables.tcp()).unwrap();
+    let note = tables.said();
+    assert!(note.contains("tcp cannot be read (No such file"), "{note}");
+    std::fs::create_dir(tables.tcp()).unwrap();
+    let note = tables.said();
+    assert!(
+        note.contains("tcp cannot be read (not a regular file"),
+        "{note}"
     );
-    // SAFETY: no memory involved; the child is not waited for yet.
-    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    std::fs::remove_dir(tables.tcp()).unwrap();
+    // what ended meanwhile is told when the table tells it
+    tables.write(HEADING);
+    assert_eq!(tables.next(), ("close".to_owned(), 8080));
+    let (stdout, stderr) = tables.end();
+    assert_eq!(stdout, "");
+    assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
 }
 
 #[test]

@@ -54,6 +54,11 @@ fn main() {
             other_namespace,
         ),
         (
+            "a_socket_in_the_namespace_of_a_thread_is_shown",
+            Needs::Root,
+            namespace_of_a_thread,
+        ),
+        (
             "a_socket_in_a_mounted_namespace_is_shown",
             Needs::Root,
             mounted_namespace,
@@ -63,6 +68,16 @@ fn main() {
             "a_damaged_tree_gives_the_rest_and_says_what_is_missing",
             Needs::Nothing,
             damaged,
+        ),
+        (
+            "in_a_tree_only_regular_files_of_sensible_size_are_read",
+            Needs::Nothing,
+            no_regular_files,
+        ),
+        (
+            "a_tree_without_a_file_of_a_process_tells_the_rest_of_it",
+            Needs::Nothing,
+            incomplete_processes,
         ),
         (
             "a_tree_with_some_tables_says_which_are_missing",
@@ -487,6 +502,34 @@ fn other_namespace() {
     }
 }
 
+fn namespace_of_a_thread() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes nothing but a flag; the thread ends with this function.
+        checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).unwrap();
+        let socket = listen_on(4713).unwrap();
+        // SAFETY: it is open, and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        tell.send(netns).unwrap();
+        let _ = ended.recv();
+        drop(socket);
+    });
+    let netns = told.recv().unwrap();
+    for options in by_every_means() {
+        let all = snapshot(&options);
+        let found = rows(&all, 4713, None).into_iter();
+        let found: Vec<&Row> = found
+            .filter(|x| x.event.netns.map(u64::from) == Some(netns))
+            .collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].event.pid, Some(std::process::id()));
+    }
+    drop(end);
+    thread.join().unwrap();
+}
+
 fn mounted_namespace() {
     let folder = tempfile::tempdir().unwrap();
     // as it may not be written in the table of mounts
@@ -583,6 +626,12 @@ impl Tree {
         symlink(target, self.path(name)).unwrap();
     }
 
+    fn fifo(&self, name: &str) {
+        let _ = fs::remove_file(self.path(name));
+        let made = Command::new("mkfifo").arg(self.path(name)).status();
+        assert!(made.unwrap().success());
+    }
+
     fn remove(&self, name: &str) {
         fs::remove_dir_all(self.path(name)).unwrap();
     }
@@ -642,8 +691,11 @@ fn damaged() {
     let all = tree.take();
     assert_eq!(all.rows.len(), 2);
     let listener = row(&all, 8080, None);
-    // a process that cannot be read owns nothing, but what it holds is known
-    assert_eq!((listener.event.pid, listener.event.uid), (None, Some(33)));
+    // a process that cannot be read owns what it holds all the same
+    assert_eq!(
+        (listener.event.pid, listener.event.uid),
+        (Some(10), Some(33))
+    );
     assert_eq!(listener.event.holders.as_ref().unwrap()[0].pid, 10);
     assert_eq!(
         (
@@ -660,6 +712,87 @@ fn damaged() {
     ] {
         assert!(limits.contains(expected), "{limits}");
     }
+}
+
+fn incomplete_processes() {
+    let tree = Tree::new();
+    // which holds the listener of process 10 too
+    tree.link("20/fd/9", "socket:[1001]");
+    let whole = tree.take();
+    for damage in [None, Some(&b""[..]), Some(b"\xff garbage"), Some(b"10 (we")] {
+        for name in ["10/stat", "10/status", "10/cmdline"] {
+            let tree = Tree::new();
+            tree.link("20/fd/9", "socket:[1001]");
+            tree.write("10/comm", "web\n");
+            match damage {
+                None => fs::remove_file(tree.path(name)).unwrap(),
+                Some(text) => tree.write(name, text),
+            }
+            let all = tree.take();
+            for remote in [None, Some(54321)] {
+                let (whole, event) = (
+                    &row(&whole, 8080, remote).event,
+                    &row(&all, 8080, remote).event,
+                );
+                assert_eq!((event.pid, event.comm), (whole.pid, whole.comm), "{name}");
+                assert_eq!(event.holders, whole.holders, "{name}");
+                // of the socket, where the process does not tell
+                assert_eq!(event.uid, Some(33), "{name}");
+                let gid = whole.gid.filter(|_| name != "10/status");
+                assert_eq!(event.gid, gid, "{name}");
+                let ppid = whole.ppid.filter(|_| name != "10/stat");
+                assert_eq!(event.ppid, ppid, "{name}");
+            }
+            // what else tells the same
+            tree.write("10/status", "Name:\tweb\nPPid:\t1\n");
+            tree.write("10/comm", "");
+            let all = tree.take();
+            let event = &row(&all, 8080, None).event;
+            assert_eq!(event.comm.unwrap().text(), "web", "{name}");
+            assert_eq!(event.ppid, Some(1), "{name}");
+        }
+    }
+    // nothing but its number
+    for name in ["10/stat", "10/status", "10/cmdline"] {
+        fs::remove_file(tree.path(name)).unwrap();
+    }
+    let all = tree.take();
+    let event = &row(&all, 8080, None).event;
+    assert_eq!((event.pid, event.comm, event.ppid), (Some(10), None, None));
+    assert_eq!((event.uid, event.gid), (Some(33), None));
+}
+
+fn no_regular_files() {
+    let tree = Tree::new();
+    for pid in [1, 10] {
+        tree.link(&format!("{pid}/net/tcp"), "/dev/zero");
+        tree.fifo(&format!("{pid}/net/udp6"));
+    }
+    for name in ["20/stat", "20/cgroup"] {
+        tree.fifo(name);
+    }
+    tree.link("20/cmdline", "/dev/zero");
+    // no device, but without an end as well
+    fs::remove_file(tree.path("10/status")).unwrap();
+    let endless = fs::File::create(tree.path("10/status")).unwrap();
+    endless.set_len(1 << 40).unwrap();
+    let all = tree.take();
+    assert_eq!(all.rows.len(), 1);
+    let udp = &row(&all, 53, None).event;
+    assert_eq!((udp.pid, udp.uid), (Some(20), Some(101)));
+    let context = udp.context.as_ref().unwrap();
+    assert_eq!((&context.args, &context.cgroup), (&None, &None));
+    let expected =
+        "tables of sockets could not be read: tcp: not a regular file, udp6: not a regular file";
+    assert_eq!(all.limits, [expected]);
+
+    let tree = Tree::new();
+    tree.write("1/net/tcp", format!("{HEADING}{}", "0".repeat(1 << 20)));
+    tree.remove("10/net");
+    let all = tree.take();
+    assert_eq!(all.rows.len(), 1);
+    let expected = "1 line of tables of sockets could not be understood and is left out";
+    assert_eq!(all.limits, [expected]);
 }
 
 fn some_tables() {

@@ -1,6 +1,8 @@
 //! All sockets of the machine at one moment, by the best means this process is allowed.
 
 mod diag;
+pub(crate) mod file;
+mod gap;
 mod holders;
 mod iterator;
 mod namespaces;
@@ -24,6 +26,7 @@ use crate::row::{Row, State};
 
 use packed::{Packed, Place};
 
+pub use gap::{Gap, Why};
 pub use holders::Holders;
 pub use owner::{Owner, Owners};
 pub use read::{Sockets, read};
@@ -101,6 +104,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         list,
         denied,
         mut limits,
+        gaps,
     } = sockets;
     let mut holders = holders?;
     // A kernel may hide from its iterator too what it lets nobody look into.
@@ -124,6 +128,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         next: Place::default(),
         join,
         limits,
+        gaps,
     })
 }
 
@@ -149,6 +154,8 @@ pub struct Rows {
     join: Join,
     /// As those of [`Snapshot`].
     pub limits: Vec<String>,
+    /// Sockets that may be there without a row.
+    pub gaps: Vec<Gap>,
 }
 
 impl Iterator for Rows {

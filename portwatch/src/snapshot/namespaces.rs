@@ -1,6 +1,6 @@
-//! The network namespaces of the machine: those of its processes, and those that are only kept by a
-//! bind mount, as `ip netns` makes them. One that is kept by nothing but an open file or socket is
-//! not found.
+//! The network namespaces of the machine: those of its processes and their threads, and those that are
+//! only kept by a bind mount, as `ip netns` makes them. One that is kept by nothing but an open file or
+//! socket is not found.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,9 +20,11 @@ use super::holders::pids;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Processes in it, in order.
-    pub pids: Vec<u32>,
+    pids: Vec<u32>,
+    /// Threads in it whose process is elsewhere, behind the number of that.
+    threads: Vec<(u32, u32)>,
     /// Where it is mounted.
-    pub mounts: Vec<PathBuf>,
+    mounts: Vec<PathBuf>,
 }
 
 /// By inode number.
@@ -36,7 +38,7 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Those of all processes of a proc file system.
+    /// Those of all processes of a proc file system, and of their threads.
     ///
     /// # Errors
     /// When its root cannot be read.
@@ -46,7 +48,10 @@ impl Namespaces {
             let link = root.join(format!("{pid}/ns/net"));
             match std::fs::read_link(&link) {
                 Ok(target) => match inode(target.as_os_str().as_encoded_bytes()) {
-                    Some(inode) => found.known.entry(inode).or_default().pids.push(pid),
+                    Some(inode) => {
+                        found.known.entry(inode).or_default().pids.push(pid);
+                        found.add_threads(root, pid, inode);
+                    }
                     None => found.damaged += 1,
                 },
                 Err(error) => match error.kind() {
@@ -62,6 +67,28 @@ impl Namespaces {
         Ok(found)
     }
 
+    /// Adds those of the threads of a process that are not where it is itself.
+    fn add_threads(&mut self, root: &Path, pid: u32, own: u32) {
+        let path = root.join(format!("{pid}/task"));
+        // Most have one thread: the directory's own two links and one more.
+        if (path.metadata()).is_ok_and(|directory| directory.nlink() == 3) {
+            return;
+        }
+        let Ok(tids) = pids(&path) else { return };
+        for tid in tids {
+            let link = path.join(format!("{tid}/ns/net"));
+            // It may have ended meanwhile.
+            let Ok(target) = link.read_link() else {
+                continue;
+            };
+            let inode = inode(target.as_os_str().as_encoded_bytes());
+            if let Some(inode) = inode.filter(|&inode| inode != own) {
+                let threads = &mut self.known.entry(inode).or_default().threads;
+                threads.push((pid, tid));
+            }
+        }
+    }
+
     /// Adds those that are mounted where this process sees it.
     pub fn add_mounted(&mut self) {
         let Ok(mounts) = std::fs::read("/proc/self/mountinfo") else {
@@ -74,12 +101,25 @@ impl Namespaces {
 }
 
 impl Namespace {
+    /// Directories of the tasks in it.
+    pub fn tasks(&self, root: &Path) -> impl Iterator<Item = PathBuf> {
+        let processes = self.pids.iter().map(|pid| pid.to_string());
+        let threads = (self.threads.iter()).map(|(pid, tid)| format!("{pid}/task/{tid}"));
+        processes.chain(threads).map(|task| root.join(task))
+    }
+
+    /// Whether one of its tasks is still in a proc file system.
+    pub fn is_in(&self, root: &Path) -> bool {
+        (self.tasks(root)).any(|task| task.join("ns/net").read_link().is_ok())
+    }
+
     /// Moves this thread into it. Only for threads made for that: whatever runs on it later opens
     /// its sockets in there.
     pub fn enter(&self, inode: u32) -> Entry {
-        let processes = (self.pids.iter()).map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+        let tasks = self.tasks(Path::new("/proc"));
+        let tasks = tasks.map(|task| task.join("ns/net"));
         let mut entry = Entry::Gone;
-        for path in self.mounts.iter().cloned().chain(processes) {
+        for path in self.mounts.iter().cloned().chain(tasks) {
             let file = match File::open(&path) {
                 Ok(file) => file,
                 Err(error) => {

@@ -6,27 +6,28 @@ use std::sync::Arc;
 use portwatch_common::Owner as Told;
 
 use crate::event::{Comm, Context, Event};
-use crate::machine::Machine;
+use crate::machine::{Machine, Status};
 use crate::process::Processes;
 
-/// The owner of a socket as events tell it.
+/// The owner of a socket as events tell it, as far as it can be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owner {
     pub pid: u32,
-    pub ppid: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub comm: Comm,
+    pub ppid: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub comm: Option<Comm>,
     pub context: Arc<Context>,
 }
 
 impl Owner {
     pub fn put(&self, event: &mut Event) {
         event.pid = Some(self.pid);
-        event.ppid = Some(self.ppid);
-        event.uid = Some(self.uid);
-        event.gid = Some(self.gid);
-        event.comm = Some(self.comm);
+        event.ppid = self.ppid;
+        // Else that of the socket stays.
+        event.uid = self.uid.or(event.uid);
+        event.gid = self.gid;
+        event.comm = self.comm;
         event.context = Some(self.context.clone());
     }
 }
@@ -50,21 +51,25 @@ impl Owners {
         self.processes = Processes::default();
     }
 
-    /// A running process; `None` when it is gone or cannot be read.
+    /// A running process; `None` when it is gone.
     pub fn owner(&mut self, pid: u32) -> Option<Owner> {
-        let process = self.processes.get(pid, &mut self.machine)?;
-        let (ppid, comm) = (process.ppid, process.comm);
-        let (uid, gid) = self.machine.ids(pid)?;
+        let process = self.processes.get(pid, &mut self.machine);
+        let (comm, parent) = process.map(|process| (process.comm, process.ppid)).unzip();
+        if comm.is_none() && !self.machine.has(pid) {
+            return None;
+        }
+        let Status { ppid, uid, gid, .. } = self.machine.status(pid);
         let told = Told {
             tgid: pid,
-            ppid,
-            uid,
-            gid,
+            ppid: parent.unwrap_or_default(),
+            // This one has no name.
+            uid: uid.unwrap_or(u32::MAX),
             ..Told::default()
         };
         Some(Owner {
             pid,
-            ppid,
+            // 0 may be that of the first process, or not be known.
+            ppid: ppid.or(parent.filter(|&parent| parent != 0)),
             uid,
             gid,
             comm,

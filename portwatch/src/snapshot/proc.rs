@@ -1,9 +1,13 @@
 //! Sockets from the tables of a proc file system: /proc/PID/net/{tcp,tcp6,udp,udp6}, see
 //! proc_pid_net(5). Whoever wrote them may have stopped halfway, or be no kernel at all.
 
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use super::file;
+use super::gap::Why;
 use super::socket::Socket;
 use crate::event::{Family, Proto};
 use crate::row::State;
@@ -18,7 +22,12 @@ pub fn table(proto: Proto, family: Family) -> &'static str {
     }
 }
 
-/// Appends the sockets of one table; returns how many of its lines could not be understood.
+/// What a table of 1.7 million sockets has.
+const LARGEST: u64 = 256 << 20;
+/// Those of the kernel have less than 200 bytes.
+const LONGEST_LINE: u64 = 4 << 10;
+
+/// Hands over the sockets of one table, each once; returns what is missing of it.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -27,35 +36,64 @@ pub fn read(
     proto: Proto,
     family: Family,
     netns: Option<u32>,
-    sockets: &mut Vec<Socket>,
-) -> std::io::Result<usize> {
-    let text = std::fs::read(directory.join(table(proto, family)))?;
-    Ok(parse(&text, proto, family, netns, sockets))
+    found: impl FnMut(Socket),
+) -> std::io::Result<Option<Why>> {
+    let file = file::open(&directory.join(table(proto, family)))?;
+    let mut text = BufReader::with_capacity(64 << 10, file.take(LARGEST));
+    let why = parse(&mut text, proto, family, netns, found)?;
+    match text.into_inner().limit() {
+        0 => Err(file::too_large(LARGEST)),
+        _ => Ok(why),
+    }
 }
 
 fn parse(
-    text: &[u8],
+    text: &mut impl BufRead,
     proto: Proto,
     family: Family,
     netns: Option<u32>,
-    sockets: &mut Vec<Socket>,
-) -> usize {
-    let mut damaged = 0;
-    for line in text.split_inclusive(|&b| b == b'\n') {
+    mut found: impl FnMut(Socket),
+) -> std::io::Result<Option<Why>> {
+    let (mut damaged, mut headed) = (0, false);
+    // A table that changes while it is read may show one twice.
+    let mut seen = HashSet::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        text.by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(match damaged {
+                0 if seen.is_empty() && !headed => Some(Why::Unread("it is empty".to_owned())),
+                0 => None,
+                _ => Some(Why::Lines(damaged)),
+            });
+        }
         let heading = line.trim_ascii_start().starts_with(b"sl ");
         // Without its end a number in it may be cut short.
         let whole = line.ends_with(b"\n");
-        match socket(line, proto, family, netns).filter(|_| whole) {
-            Some(socket) => sockets.push(socket),
+        headed |= heading && whole;
+        match socket(&line, proto, family, netns).filter(|_| whole) {
+            Some(socket) if seen.insert((socket.inode, socket.local, socket.remote)) => {
+                found(socket)
+            }
+            Some(_) => {}
             None => damaged += usize::from(!heading && !line.trim_ascii().is_empty()),
         }
+        if !whole {
+            text.skip_until(b'\n')?;
+        }
     }
-    damaged
 }
 
 /// A line: number, local and remote address, state, queues, timer, retransmits, uid, timeout, inode,
 /// references, pointer, and more of some.
 fn socket(line: &[u8], proto: Proto, family: Family, netns: Option<u32>) -> Option<Socket> {
+    // A sign, which would pass for a part of a number.
+    if line.contains(&b'+') {
+        return None;
+    }
     let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     fields.next()?.strip_suffix(':')?.parse::<u64>().ok()?;
     let local = endpoint(fields.next()?, family)?;
@@ -125,7 +163,12 @@ mod tests {
 
     fn check(text: &str, family: Family) -> (Vec<Socket>, usize) {
         let mut sockets = Vec::new();
-        let damaged = parse(text.as_bytes(), Proto::Tcp, family, None, &mut sockets);
+        let found = |socket| sockets.push(socket);
+        let why = parse(&mut text.as_bytes(), Proto::Tcp, family, None, found).unwrap();
+        let damaged = match why {
+            Some(Why::Lines(lines)) => lines,
+            _ => 0,
+        };
         (sockets, damaged)
     }
 
@@ -186,6 +229,9 @@ mod tests {
             ("0100007F", "010000"),
             ("0100007F", "0100007G"),
             ("1F90", "11F90"),
+            ("0100007F", "+100007F"),
+            ("1F90", "+F90"),
+            (" 4242 ", " +4242 "),
             (" 0A ", " 0D "),
             (" 0A ", " 00 "),
             (" 4242 ", " -1 "),
@@ -198,11 +244,29 @@ mod tests {
         assert_eq!(check(LISTENER, Family::Ipv6), (vec![], 1));
     }
 
+    #[test]
+    fn a_line_that_comes_again_is_one_socket() {
+        let other = LISTENER.replace("4242", "4243");
+        let (sockets, damaged) = check(&[LISTENER, &other, LISTENER].concat(), Family::Ipv4);
+        let inodes: Vec<_> = sockets.iter().map(|socket| socket.inode).collect();
+        assert_eq!((inodes, damaged), (vec![Some(4242), Some(4243)], 0));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_damage_once_and_takes_no_room() {
+        let long = "0".repeat(3 * LONGEST_LINE as usize);
+        let (sockets, damaged) = check(&format!("{LISTENER}{long}\n{TIME_WAIT}"), Family::Ipv4);
+        assert_eq!((sockets.len(), damaged), (2, 1));
+        // a number of pieces, none of which is a line of its own
+        let (sockets, damaged) = check(&format!("{long}{LISTENER}"), Family::Ipv4);
+        assert_eq!((sockets.len(), damaged), (0, 1));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..400)) {
             for family in [Family::Ipv4, Family::Ipv6] {
-                parse(&text, Proto::Udp, family, None, &mut Vec::new());
+                parse(&mut &text[..], Proto::Udp, family, None, drop).unwrap();
             }
         }
 

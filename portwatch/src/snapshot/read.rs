@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::diag;
-use super::namespaces::{self, Entry, Namespaces};
+use super::gap::{Gap, Why};
+use super::namespaces::{self, Entry, Namespace, Namespaces};
 use super::packed::Packed;
 use super::socket::Socket;
 use super::{Options, proc};
@@ -41,6 +42,8 @@ pub struct Sockets {
     pub denied: usize,
     /// What could not be seen, and why, each a sentence for the user.
     pub limits: Vec<String>,
+    /// Which sockets that may concern.
+    pub gaps: Vec<Gap>,
 }
 
 /// Reads them.
@@ -60,6 +63,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
         limits: reading.limits(&namespaces, options.proc_root.is_some()),
         denied: namespaces.denied,
         list: reading.sockets,
+        gaps: reading.gaps,
     })
 }
 
@@ -68,12 +72,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
 struct Reading {
     listening: bool,
     sockets: Packed,
-    /// Lines of tables that could not be understood.
-    lines: usize,
-    /// Tables that could not be read.
-    tables: Vec<String>,
-    /// Network namespaces that could not be entered.
-    closed: usize,
+    gaps: Vec<Gap>,
     /// Nobody told which namespaces there are.
     one_for_all: bool,
 }
@@ -93,8 +92,8 @@ impl Reading {
                     Entry::Inside => self.namespace(netns),
                     Entry::Gone => {}
                     // What it may not enter it may still be shown.
-                    Entry::Denied if self.first_of(proc, &namespace.pids, netns) => {}
-                    Entry::Denied => self.closed += 1,
+                    Entry::Denied if self.first_of(proc, namespace, netns) => {}
+                    Entry::Denied => self.gap(Some(netns), None, Why::Closed),
                 }
             }
         };
@@ -129,17 +128,14 @@ impl Reading {
             match diag::dump(query, &mut found) {
                 Ok(any) => subflows |= any,
                 // Not every kernel has it.
-                Err(_) if proto == Proto::Mptcp => {}
+                Err(_) if proto == Proto::Mptcp => families
+                    .iter()
+                    .for_each(|&family| self.gap(Some(netns), Some((proto, family)), Why::Absent)),
                 Err(_) => families.iter().for_each(|&family| {
                     let directory = Path::new("/proc/thread-self/net");
-                    match self.table(directory, proto, family, Some(netns)) {
-                        // The kernel may do without IPv6.
-                        Err(error)
-                            if family == Family::Ipv4 || error.kind() != ErrorKind::NotFound =>
-                        {
-                            self.unread(proc::table(proto, family), &error);
-                        }
-                        _ => {}
+                    if let Err(error) = self.table(directory, proto, family, Some(netns)) {
+                        let optional = family == Family::Ipv6;
+                        self.unread(Some(netns), (proto, family), &error, optional);
                     }
                 }),
             }
@@ -156,11 +152,11 @@ impl Reading {
     fn tree(&mut self, root: &Path) -> Result<Namespaces> {
         let all = Namespaces::of_processes(root)?;
         for (&netns, namespace) in &all.known {
-            if !self.first_of(root, &namespace.pids, netns) {
-                self.closed += 1;
+            if !self.first_of(root, namespace, netns) && namespace.is_in(root) {
+                self.gap(Some(netns), None, Why::Closed);
             }
         }
-        if all.known.is_empty() || self.closed == all.known.len() {
+        if self.closed() == all.known.len() {
             let places = [root.join("1/net"), root.join("net")];
             let mut read = (places.iter()).map(|directory| self.tables(directory, None));
             let first = read.next();
@@ -178,12 +174,10 @@ impl Reading {
         Ok(all)
     }
 
-    /// All tables of a namespace, from the first of its processes that is still there.
-    fn first_of(&mut self, root: &Path, pids: &[u32], netns: u32) -> bool {
-        (pids.iter()).any(|pid| {
-            self.tables(&root.join(format!("{pid}/net")), Some(netns))
-                .is_ok()
-        })
+    /// All tables of a namespace, from the first of its tasks that is still there.
+    fn first_of(&mut self, root: &Path, namespace: &Namespace, netns: u32) -> bool {
+        let mut tasks = namespace.tasks(root);
+        tasks.any(|task| self.tables(&task.join("net"), Some(netns)).is_ok())
     }
 
     /// All tables in a directory. What is missing of a tree that is not whole is noted.
@@ -191,42 +185,51 @@ impl Reading {
     /// # Errors
     /// When none is there, or one cannot be read. Nothing of them is kept then.
     fn tables(&mut self, directory: &Path, netns: Option<u32>) -> Result<()> {
-        let (sockets, lines) = (self.sockets.end(), self.lines);
-        let mut missing = Vec::new();
+        let (sockets, gaps) = (self.sockets.end(), self.gaps.len());
+        let mut unread = Vec::new();
         let mut there = None;
-        let mut failed = None;
         for (proto, family) in TABLES {
-            let name = proc::table(proto, family);
             match self.table(directory, proto, family, netns) {
-                Ok(()) => there = Some(name),
-                Err(error) if error.kind() == ErrorKind::NotFound => missing.push((name, error)),
-                Err(error) => failed = Some(error),
+                Ok(()) => there = Some(proc::table(proto, family)),
+                Err(error) => unread.push(((proto, family), error)),
             }
         }
         // A process that ended meanwhile has none any more.
         if !there.is_some_and(|name| directory.join(name).exists()) {
-            failed = failed.or(missing.pop().map(|(_, error)| error));
-        }
-        if let Some(error) = failed {
-            self.sockets.truncate(sockets);
-            self.lines = lines;
-            return Err(error).with_context(|| directory.display().to_string());
+            // One that is there, but cannot be read, tells more.
+            unread.sort_by_key(|(_, error)| error.kind() != ErrorKind::NotFound);
+            if let Some((_, error)) = unread.pop() {
+                self.sockets.truncate(sockets);
+                self.gaps.truncate(gaps);
+                return Err(error).with_context(|| directory.display().to_string());
+            }
         }
         // The kernel may do without IPv6, but then without all of it.
-        if !(missing.iter()).map(|(name, _)| *name).eq(["tcp6", "udp6"]) {
-            for (name, error) in &missing {
-                self.unread(name, error);
-            }
+        let families = unread.iter().map(|((_, family), _)| *family);
+        let optional = families.eq([Family::Ipv6, Family::Ipv6]);
+        for (table, error) in &unread {
+            self.unread(netns, *table, error, optional);
         }
         Ok(())
     }
 
-    /// Notes a table that could not be read, in whatever namespaces, once.
-    fn unread(&mut self, name: &str, error: &std::io::Error) {
-        let text = format!("{name}: {error}");
-        if !self.tables.contains(&text) {
-            self.tables.push(text);
-        }
+    /// Notes a table that could not be read. `optional`: it need not be there.
+    fn unread(
+        &mut self,
+        netns: Option<u32>,
+        table: (Proto, Family),
+        error: &std::io::Error,
+        optional: bool,
+    ) {
+        let why = match optional && error.kind() == ErrorKind::NotFound {
+            true => Why::Absent,
+            false => Why::Unread(error.to_string()),
+        };
+        self.gap(netns, Some(table), why);
+    }
+
+    fn gap(&mut self, netns: Option<u32>, table: Option<(Proto, Family)>, why: Why) {
+        self.gaps.push(Gap { netns, table, why });
     }
 
     fn table(
@@ -236,11 +239,27 @@ impl Reading {
         family: Family,
         netns: Option<u32>,
     ) -> std::io::Result<()> {
-        let mut sockets = Vec::new();
-        self.lines += proc::read(directory, proto, family, netns, &mut sockets)?;
-        let wanted = |socket: &Socket| !self.listening || is_listening(socket);
-        self.sockets.extend(sockets.into_iter().filter(wanted));
+        let (start, listening) = (self.sockets.end(), self.listening);
+        let keep = |socket: Socket| {
+            if !listening || is_listening(&socket) {
+                self.sockets.push(&socket, false);
+            }
+        };
+        match proc::read(directory, proto, family, netns, keep) {
+            Ok(None) => {}
+            Ok(Some(why)) => self.gap(netns, Some((proto, family)), why),
+            Err(error) => {
+                self.sockets.truncate(start);
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+
+    /// Network namespaces that could not be looked into.
+    fn closed(&self) -> usize {
+        let closed = self.gaps.iter().filter(|gap| gap.why == Why::Closed);
+        closed.count()
     }
 
     /// What the user should know.
@@ -256,10 +275,11 @@ impl Reading {
                 plural(namespaces.denied, "process", "processes")
             ));
         }
-        if self.closed > 0 && !self.one_for_all {
+        let closed = self.closed();
+        if closed > 0 && !self.one_for_all {
             limits.push(format!(
                 "{} cannot be looked into{remedy}",
-                plural(self.closed, "network namespace", "network namespaces")
+                plural(closed, "network namespace", "network namespaces")
             ));
         }
         if namespaces.damaged > 0 && !self.one_for_all {
@@ -268,14 +288,30 @@ impl Reading {
                 plural(namespaces.damaged, "process", "processes")
             ));
         }
-        if self.lines > 0 {
+        let mut lines = 0;
+        let mut tables: Vec<String> = Vec::new();
+        for gap in &self.gaps {
+            match (&gap.why, gap.table) {
+                (Why::Lines(count), _) => lines += count,
+                (Why::Unread(error), Some((proto, family))) => {
+                    let text = format!("{}: {error}", proc::table(proto, family));
+                    // in whatever namespaces
+                    if !tables.contains(&text) {
+                        tables.push(text);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if lines > 0 {
             limits.push(format!(
-                "{} of tables of sockets could not be understood and are left out",
-                plural(self.lines, "line", "lines")
+                "{} of tables of sockets could not be understood and {} left out",
+                plural(lines, "line", "lines"),
+                if lines == 1 { "is" } else { "are" }
             ));
         }
-        if !self.tables.is_empty() {
-            let tables = self.tables.join(", ");
+        if !tables.is_empty() {
+            let tables = tables.join(", ");
             limits.push(format!("tables of sockets could not be read: {tables}"));
         }
         limits

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::event::{Cause, Event, Kind, Origin, Proto};
 use crate::row::State;
-use crate::snapshot::{Listeners, Owner, Socket};
+use crate::snapshot::{Gap, Listeners, Owner, Socket};
 
 /// A connect without an outcome is announced after this many nanoseconds, once.
 const SLOW_NS: u64 = 1_000_000_000;
@@ -68,26 +68,35 @@ impl Compare {
         inodes.any(|inode| !self.known.contains_key(&inode))
     }
 
-    /// Whether a known one is not among them.
-    pub fn misses(&self, now: &[Socket]) -> bool {
+    /// Whether a known one is not among them, and in none of the gaps.
+    pub fn misses(&self, now: &[Socket], gaps: &[Gap]) -> bool {
         let there: HashSet<u64> = now.iter().filter_map(|socket| socket.inode).collect();
-        self.known.keys().any(|inode| !there.contains(inode))
+        let mut known = self.known.iter();
+        known.any(|(inode, known)| !there.contains(inode) && !known.may_be_in(gaps))
+    }
+
+    /// Whether one that is known may be in the gap.
+    pub fn concerns(&self, gap: &Gap) -> bool {
+        (self.known.values()).any(|known| known.may_be_in(std::slice::from_ref(gap)))
     }
 
     /// Takes the next snapshot, of `ts` (nanoseconds since the Unix epoch), and returns what happened
-    /// since the last: ends first, then beginnings, servers before clients. `owner` is asked for the
-    /// owners of new sockets.
+    /// since the last: ends first, then beginnings, servers before clients. What may be in one of its
+    /// `gaps` has not ended. `owner` is asked for the owners of new sockets.
     pub fn step(
         &mut self,
         now: Vec<Socket>,
+        gaps: &[Gap],
         ts: u64,
         mut owner: impl FnMut(&Socket) -> Option<Owner>,
     ) -> Vec<Event> {
-        let listeners = Listeners::of(now.iter().cloned());
+        let mut listeners = Listeners::of(now.iter().cloned());
         // A server may accept its only connection and be done.
         self.listeners.extend(listeners.clone());
         let mut now: HashMap<u64, Socket> = alive(now).collect();
-        let mut events = self.ends(&now, ts);
+        let mut events = self.ends(&now, gaps, ts);
+        let unseen = (self.known.iter()).filter(|(inode, _)| !now.contains_key(inode));
+        listeners.extend(Listeners::of(unseen.map(|(_, known)| known.socket.clone())));
         let mut inodes: Vec<u64> = now.keys().copied().collect();
         inodes.sort_unstable_by_key(|inode| (stage(&now[inode]), *inode));
         for inode in inodes {
@@ -104,12 +113,13 @@ impl Compare {
     }
 
     /// Forgets those that are not there any more.
-    fn ends(&mut self, now: &HashMap<u64, Socket>, ts: u64) -> Vec<Event> {
-        let gone = |inode: &u64, known: &mut Known| {
-            now.get(inode).is_none_or(|socket| {
+    fn ends(&mut self, now: &HashMap<u64, Socket>, gaps: &[Gap], ts: u64) -> Vec<Event> {
+        let gone = |inode: &u64, known: &mut Known| match now.get(inode) {
+            Some(socket) => {
                 let cookies = known.socket.sock.zip(socket.sock);
                 cookies.is_some_and(|(before, now)| before != now)
-            })
+            }
+            None => !known.may_be_in(gaps),
         };
         let mut gone: Vec<(u64, Known)> = self.known.extract_if(gone).collect();
         gone.sort_unstable_by_key(|(inode, _)| *inode);
@@ -128,6 +138,16 @@ impl Known {
             attempt: None,
             told: false,
         }
+    }
+
+    fn may_be_in(&self, gaps: &[Gap]) -> bool {
+        let Socket {
+            netns,
+            proto,
+            family,
+            ..
+        } = self.socket;
+        gaps.iter().any(|gap| gap.covers(netns, proto, family))
     }
 
     /// Takes it as it is now, and tells what it did.

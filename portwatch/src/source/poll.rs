@@ -12,7 +12,7 @@ use super::accounts::Accounts;
 use super::compare::Compare;
 use crate::clock::{Clock, boot};
 use crate::event::Event;
-use crate::snapshot::{self, Holders, Owner, Owners, Socket};
+use crate::snapshot::{self, Gap, Holders, Owner, Owners, Socket, Why, file};
 
 /// How to poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub struct Options {
     /// See [`snapshot::Options`].
     pub proc_root: Option<PathBuf>,
 }
+
+/// Takes a sentence for the user.
+pub type Say = Box<dyn Fn(&str) + Send>;
 
 /// The last snapshot, and when to take the next.
 pub struct Poll {
@@ -33,6 +36,9 @@ pub struct Poll {
     /// When set, only these processes are shown.
     followed: Option<HashSet<u32>>,
     limits: Vec<String>,
+    /// What is said of gaps is said once, to whom it is told.
+    said: HashSet<String>,
+    say: Option<Say>,
     last: Instant,
     longest: Duration,
 }
@@ -52,6 +58,11 @@ impl Poll {
         let holders = Holders::read(root(&reading))?;
         let mut limits = first.limits;
         limits.extend(holders.limits());
+        let mut troubles = first.gaps.iter().filter(|gap| gap.why != Why::Absent);
+        let said = troubles.clone().map(Gap::note).collect();
+        if troubles.any(|gap| gap.table.is_some()) {
+            limits.push("ends of sockets in tables that are not whole are not told".to_owned());
+        }
         let compare = Compare::new(first.list.iter().collect(), |socket| {
             owner(socket, &holders, &mut owners)
         });
@@ -66,6 +77,8 @@ impl Poll {
             owners,
             followed: None,
             limits,
+            said,
+            say: None,
             last: Instant::now(),
             longest: options.interval,
         })
@@ -78,6 +91,11 @@ impl Poll {
     /// What cannot be seen from here besides what is short-lived, each a sentence for the user.
     pub fn limits(&self) -> &[String] {
         &self.limits
+    }
+
+    /// Tells there, from now on, what cannot be seen any more.
+    pub fn tell(&mut self, say: Say) {
+        self.say = Some(say);
     }
 
     /// Waits for the next snapshot and appends what happened since the last. Cancel-safe.
@@ -118,15 +136,17 @@ impl Poll {
     }
 
     fn step(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        let mut now: Vec<Socket> = snapshot::read(&self.reading)?.list.iter().collect();
-        if self.compare.misses(&now) {
+        let (mut now, mut gaps) = read(&self.reading)?;
+        if self.compare.misses(&now, &gaps) {
             // A table that changes while it is read may leave one out: gone is what is not in the
             // next one either.
-            let again: Vec<Socket> = snapshot::read(&self.reading)?.list.iter().collect();
+            let (again, more) = read(&self.reading)?;
             let there: HashSet<u64> = again.iter().filter_map(|socket| socket.inode).collect();
             now.retain(|socket| socket.inode.is_some_and(|inode| !there.contains(&inode)));
             now.extend(again);
+            gaps.extend(more);
         }
+        self.note(&gaps);
         self.longest = self.longest.max(self.last.elapsed());
         self.last = Instant::now();
         if let Some(followed) = &mut self.followed {
@@ -140,7 +160,8 @@ impl Poll {
         self.owners.forget();
         let ts = Clock::new().wall(boot());
         let owners = &mut self.owners;
-        let happened = (self.compare).step(now, ts, |socket| owner(socket, &holders, owners));
+        let happened =
+            (self.compare).step(now, &gaps, ts, |socket| owner(socket, &holders, owners));
         let shown = |event: &Event| match &mut self.followed {
             Some(followed) => is_followed(event, followed),
             None => true,
@@ -148,6 +169,27 @@ impl Poll {
         events.extend(happened.into_iter().filter(shown));
         Ok(())
     }
+
+    /// Says what stands in the way of telling ends, once.
+    fn note(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            // What the kernel does without is missing when it was there.
+            if gap.why == Why::Absent && !self.compare.concerns(gap) {
+                continue;
+            }
+            let note = gap.note();
+            if let Some(say) = self.say.as_ref().filter(|_| !self.said.contains(&note)) {
+                say(&note);
+                self.said.insert(note);
+            }
+        }
+    }
+}
+
+/// The sockets of this moment, and of which of them it cannot be told.
+fn read(options: &snapshot::Options) -> Result<(Vec<Socket>, Vec<Gap>)> {
+    let sockets = snapshot::read(options)?;
+    Ok((sockets.list.iter().collect(), sockets.gaps))
 }
 
 fn root(reading: &snapshot::Options) -> &Path {
@@ -180,11 +222,9 @@ fn add_descendants(root: &Path, followed: &mut HashSet<u32>) {
             continue;
         };
         for thread in threads.flatten() {
-            let children = std::fs::read_to_string(thread.path().join("children"));
-            let children = children.unwrap_or_default();
-            let pids = children
-                .split_ascii_whitespace()
-                .filter_map(|x| x.parse().ok());
+            let children = file::read(&thread.path().join("children")).unwrap_or_default();
+            let children = children.split(u8::is_ascii_whitespace);
+            let pids = children.filter_map(|x| std::str::from_utf8(x).ok()?.parse().ok());
             open.extend(pids.filter(|pid| followed.insert(*pid)));
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Comm, Event, Origin, Peer};
+use crate::event::{Comm, Event, Family, Origin, Peer};
+use crate::snapshot::{Gap, Why};
 
 /// Nanoseconds that each step takes.
 const STEP: u64 = 1_000_000;
@@ -291,7 +292,7 @@ fn play(steps: &[Step], before: usize) -> (Table, World, Vec<Difference>, bool) 
                 if seeding {
                     table.seed(going.rows);
                 } else {
-                    differences.extend(table.reconcile(going.rows, world.now));
+                    differences.extend(table.reconcile(going.rows, &[], world.now));
                     doubted |= table.in_doubt();
                 }
                 seeding = false;
@@ -315,7 +316,7 @@ fn settle(table: &mut Table, world: &World) -> Vec<Difference> {
     let mut differences = Vec::new();
     for _ in 0..2 {
         table.watch();
-        differences.extend(table.reconcile(world.snapshot(), world.now));
+        differences.extend(table.reconcile(world.snapshot(), &[], world.now));
     }
     differences
 }
@@ -513,7 +514,7 @@ fn a_cookie_that_came_later_is_no_other_socket() {
     };
     for _ in 0..3 {
         table.watch();
-        assert_eq!(table.reconcile([named.clone()], 2), []);
+        assert_eq!(table.reconcile([named.clone()], &[], 2), []);
     }
     assert_eq!(table.len(), 1);
 }
@@ -548,7 +549,7 @@ fn holders_are_those_of_the_last_snapshot_and_the_owner_stays() {
     row.event.comm = Some(Comm([b'x'; 16]));
     row.event.holders = Some(vec![peer(20), peer(21)]);
     table.watch();
-    assert_eq!(table.reconcile([row], 2), []);
+    assert_eq!(table.reconcile([row], &[], 2), []);
     let row = table.get(Key(1)).unwrap().row();
     assert_eq!((row.event.pid, row.recv_queue), (Some(7), Some(3)));
     let holders: Vec<u32> = row.event.holders.iter().flatten().map(|x| x.pid).collect();
@@ -561,7 +562,7 @@ fn a_difference_is_told_as_the_event_that_was_missed() {
     let mut found = Vec::new();
     for now in [10, 20, 30] {
         table.watch();
-        found.push(table.reconcile([anchor()], now));
+        found.push(table.reconcile([anchor()], &[], now));
     }
     let [first, second, third] = found.try_into().unwrap();
     assert!(first.is_empty() && third.is_empty());
@@ -572,6 +573,28 @@ fn a_difference_is_told_as_the_event_that_was_missed() {
         states(&table),
         [(State::Unconn, false), (State::Listen, true)]
     );
+}
+
+#[test]
+fn what_may_be_in_a_gap_is_not_missed() {
+    let listen = Event {
+        family: Some(Family::Ipv4),
+        ..event(Kind::Listen, 1, 1, 80, None)
+    };
+    let gap = Gap {
+        netns: listen.netns,
+        table: Some((Proto::Tcp, Family::Ipv4)),
+        why: Why::Lines(1),
+    };
+    let mut table = table(&[listen]);
+    let mut missed = |gaps: &[Gap]| {
+        table.watch();
+        table.reconcile([anchor()], gaps, 2).len()
+    };
+    for _ in 0..3 {
+        assert_eq!(missed(std::slice::from_ref(&gap)), 0);
+    }
+    assert_eq!((missed(&[]), missed(&[])), (0, 1));
 }
 
 /// All that grows with the number of sockets: what the table keeps of each, the places of hash

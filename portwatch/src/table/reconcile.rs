@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use crate::event::{Event, Kind, Origin, Peer, Proto, spelled};
 use crate::row::{Row, State};
+use crate::snapshot::Gap;
 
 use super::compact::{Compact, Holders};
 use super::{Closed, Key, Maybe, Open, Table};
@@ -73,9 +74,15 @@ impl Table {
     }
 
     /// Compares with a snapshot, takes over what no event tells (holders, queues, states such as
-    /// CLOSE-WAIT), and repairs what differed the last time already. `now`: nanoseconds since the
-    /// Unix epoch. Returns the differences that were repaired.
-    pub fn reconcile(&mut self, rows: impl IntoIterator<Item = Row>, now: u64) -> Vec<Difference> {
+    /// CLOSE-WAIT), and repairs what differed the last time already; what is missing and may be in one of
+    /// the snapshot's `gaps` stays. `now`: nanoseconds since the Unix epoch. Returns the differences that
+    /// were repaired.
+    pub fn reconcile(
+        &mut self,
+        rows: impl IntoIterator<Item = Row>,
+        gaps: &[Gap],
+        now: u64,
+    ) -> Vec<Difference> {
         let touched = self.touched.take().unwrap_or_default();
         let before = std::mem::take(&mut self.doubts);
         let mut differences = Vec::new();
@@ -117,7 +124,9 @@ impl Table {
         }
         let missing = self.open.iter().filter_map(|(&key, open)| {
             let seen = seen.contains(&key) || touched.contains(&key);
-            (!seen && can_be_seen(&open.socket, &namespaces)).then_some((key, open.told))
+            let spared = open.told && may_be_in(&open.socket, gaps);
+            let gone = !seen && !spared && can_be_seen(&open.socket, &namespaces);
+            gone.then_some((key, open.told))
         });
         for (key, told) in missing.collect::<Vec<_>>() {
             if told && self.doubts_newly(&before, (key, What::Gone)) {
@@ -270,6 +279,14 @@ fn class_in(proto: Option<Proto>, state: State) -> Class {
         _ if proto == Some(Proto::Udp) => Class::Neither,
         _ => Class::Connected,
     }
+}
+
+/// Whether the snapshot may not show this socket though it is there.
+fn may_be_in(socket: &Compact, gaps: &[Gap]) -> bool {
+    (socket.proto.zip(socket.family)).is_some_and(|(proto, family)| {
+        let mut gaps = gaps.iter();
+        gaps.any(|gap| gap.covers(socket.netns.get(), proto, family))
+    })
 }
 
 /// Whether the snapshot would show this socket, were it still there: of tcp sockets that are only

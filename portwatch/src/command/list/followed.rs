@@ -160,7 +160,9 @@ impl Following {
             return false;
         }
         let now = self.now();
-        self.differences.extend(self.table.reconcile(rows, now));
+        let gaps = rows.gaps.clone();
+        let differences = self.table.reconcile(rows, &gaps, now);
+        self.differences.extend(differences);
         // What differs is decided by one more.
         if self.table.in_doubt() {
             self.compare.hurry(self.last == Last::Begun);

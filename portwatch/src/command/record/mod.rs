@@ -130,6 +130,10 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         Source::Poll(..) | Source::Session(_) => None,
     };
     let shared = Arc::new(Shared::default());
+    if let Source::Poll(poll, _) = &mut source {
+        let shared = shared.clone();
+        poll.tell(Box::new(move |text| shared.note(text.to_owned())));
+    }
     let recorder = Recorder {
         run: about(&source, missing.clone(), command.map(Vec::as_slice)),
         files,

@@ -245,7 +245,8 @@ impl Top {
             status.seeded = true;
             return self.scene.table.seed(rows);
         }
-        let differences = self.scene.table.reconcile(rows, now);
+        let gaps = rows.gaps.clone();
+        let differences = self.scene.table.reconcile(rows, &gaps, now);
         status.differences += differences.len() as u64;
         for difference in differences {
             let event = difference.event(now);

@@ -49,6 +49,9 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
     greet(&source, config.interval_given);
+    if let Source::Poll(poll, _) = &mut source {
+        poll.tell(Box::new(say));
+    }
     let mut trace = Trace {
         lines: config.lines,
         filter: config.filter,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::Family;
-use crate::snapshot::Traffic;
+use crate::snapshot::{Traffic, Why};
 
 const TICK_NS: u64 = 200_000_000;
 const STEPS: usize = 14;
@@ -38,7 +38,7 @@ fn kinds(snapshots: &[Vec<Socket>]) -> Vec<Vec<Kind>> {
     let steps = snapshots.iter().enumerate().skip(1);
     steps
         .map(|(step, now)| {
-            let events = compare.step(now.clone(), step as u64 * TICK_NS, nobody);
+            let events = compare.step(now.clone(), &[], step as u64 * TICK_NS, nobody);
             events.into_iter().map(|event| event.kind).collect()
         })
         .collect()
@@ -120,9 +120,14 @@ fn an_end_tells_what_was_last_known() {
         ..socket(Proto::Tcp, state, 1)
     };
     let mut compare = Compare::new(vec![], nobody);
-    compare.step(vec![socket(Proto::Tcp, State::Estab, 1)], 1_000_000, nobody);
-    compare.step(vec![last], 2_000_000, nobody);
-    let events = compare.step(vec![], 4_000_000, nobody);
+    compare.step(
+        vec![socket(Proto::Tcp, State::Estab, 1)],
+        &[],
+        1_000_000,
+        nobody,
+    );
+    compare.step(vec![last], &[], 2_000_000, nobody);
+    let events = compare.step(vec![], &[], 4_000_000, nobody);
     let [event] = &events[..] else {
         panic!("{events:?}")
     };
@@ -138,14 +143,52 @@ fn an_end_tells_what_was_last_known() {
 fn what_is_missing_or_new_is_noticed() {
     let one = socket(Proto::Udp, State::Unconn, 1);
     let compare = Compare::new(vec![one.clone()], nobody);
-    assert!(!compare.misses(std::slice::from_ref(&one)) && !compare.has_news(&[one]));
+    assert!(!compare.misses(std::slice::from_ref(&one), &[]) && !compare.has_news(&[one]));
     let other = socket(Proto::Udp, State::Unconn, 2);
-    assert!(compare.misses(std::slice::from_ref(&other)) && compare.has_news(&[other]));
+    assert!(compare.misses(std::slice::from_ref(&other), &[]) && compare.has_news(&[other]));
     let nobodys = Socket {
         inode: None,
         ..socket(Proto::Tcp, State::TimeWait, 3)
     };
     assert!(!compare.has_news(&[nobodys]));
+}
+
+#[test]
+fn what_may_be_in_a_gap_has_not_ended() {
+    let listener = socket(Proto::Tcp, State::Listen, 1);
+    let accepted = Socket {
+        local: listener.local,
+        ..socket(Proto::Tcp, State::Estab, 2)
+    };
+    let other = socket(Proto::Udp, State::Unconn, 3);
+    let gap = |netns, table| {
+        let why = Why::Lines(1);
+        [Gap { netns, table, why }]
+    };
+    let tcp = Some((Proto::Tcp, Family::Ipv4));
+    for gaps in [gap(Some(1), tcp), gap(None, tcp)] {
+        let mut compare = Compare::new(vec![listener.clone(), other.clone()], nobody);
+        assert!(!compare.misses(std::slice::from_ref(&other), &gaps));
+        let events = compare.step(vec![], &gaps, 1, nobody);
+        assert_eq!(
+            events[..].iter().map(|x| x.sock).collect::<Vec<_>>(),
+            [Some(503)]
+        );
+        // whose listener cannot be seen
+        let events = compare.step(vec![accepted.clone()], &gaps, 2, nobody);
+        assert_eq!(events[0].kind, Kind::Accept);
+        let whole = vec![listener.clone(), accepted.clone()];
+        assert_eq!(compare.step(whole, &[], 3, nobody), []);
+        assert_eq!(compare.step(vec![], &[], 4, nobody).len(), 2);
+    }
+    for gaps in [
+        gap(Some(2), None),
+        gap(None, Some((Proto::Tcp, Family::Ipv6))),
+    ] {
+        let mut compare = Compare::new(vec![listener.clone()], nobody);
+        assert!(compare.misses(&[], &gaps));
+        assert_eq!(compare.step(vec![], &gaps, 1, nobody).len(), 1);
+    }
 }
 
 /// A socket's life: what it is in each snapshot, and the steps at which something is to be told.
@@ -235,7 +278,7 @@ proptest! {
         };
         let mut compare = Compare::new(at(0), nobody);
         for step in 1..STEPS {
-            let events = compare.step(at(step), step as u64 * TICK_NS, nobody);
+            let events = compare.step(at(step), &[], step as u64 * TICK_NS, nobody);
             let closes = events.iter().take_while(|x| x.kind == Kind::Close).count();
             prop_assert!(events[closes..].iter().all(|x| x.kind != Kind::Close));
             let mut told: Vec<_> = events

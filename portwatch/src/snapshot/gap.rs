@@ -1,0 +1,48 @@
+//! What a snapshot cannot tell of: a socket that is not in it may be there all the same.
+
+use super::proc;
+use crate::event::{Family, Proto};
+
+/// Sockets of which nothing, or not all, is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Inode number of their network namespace; `None` where namespaces cannot be told apart.
+    pub netns: Option<u32>,
+    /// The table that they are in; `None`: any of the namespace.
+    pub table: Option<(Proto, Family)>,
+    pub why: Why,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The kernel may do without.
+    Absent,
+    Unread(String),
+    /// So many lines are left out.
+    Lines(usize),
+    /// The namespace cannot be looked into.
+    Closed,
+}
+
+impl Gap {
+    /// Whether such a socket is one of them.
+    pub fn covers(&self, netns: Option<u32>, proto: Proto, family: Family) -> bool {
+        self.netns.is_none_or(|own| netns == Some(own))
+            && self.table.is_none_or(|table| table == (proto, family))
+    }
+
+    /// For the user, who has been told of such sockets before.
+    pub fn note(&self) -> String {
+        let name = match self.table {
+            Some((proto, family)) => format!("the table {}", proc::table(proto, family)),
+            None => "a network namespace".to_owned(),
+        };
+        let trouble = match &self.why {
+            Why::Absent => format!("{name} is not there any more"),
+            Why::Unread(error) => format!("{name} cannot be read ({error})"),
+            Why::Lines(_) => format!("{name} has lines that cannot be understood"),
+            Why::Closed => format!("{name} cannot be looked into"),
+        };
+        format!("{trouble}: sockets missing there are taken to be open until that is over")
+    }
+}
