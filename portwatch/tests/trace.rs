@@ -65,6 +65,10 @@ fn main() {
             "more_sockets_are_followed_than_there_is_room_for_at_first",
             crowd,
         ),
+        (
+            "holders_are_told_whatever_kinds_are_asked_for",
+            holders_of_binds_only,
+        ),
         ("a_program_in_no_directory_has_a_name", in_memory),
         ("csv_and_text_begin_with_names", header_first),
         (
@@ -273,6 +277,26 @@ fn crowd() {
     }
     assert_eq!(out.lines().count(), 2 * 5 * 3400);
     assert!(bound.is_empty(), "{} not closed", bound.len());
+}
+
+fn holders_of_binds_only() {
+    // Gone before anybody can look who has the port.
+    let script = "import os, socket, sys; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+                  try: socket.socket().bind(s.getsockname())\n\
+                  except OSError: os._exit(0)";
+    let args = ["trace", "-o", "json", "-e", "bind", "--", "python3", "-c", script];
+    let (code, stdout, stderr) = outcome(run(&args));
+    assert_eq!(code, Some(0), "{stderr}");
+    let events: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [bound, failed] = &events[..] else {
+        panic!("not two binds: {stdout}")
+    };
+    assert_eq!(failed["error"], "EADDRINUSE");
+    assert_eq!(failed["holders"][0]["pid"], bound["pid"]);
+    assert_eq!(failed["holders"][0]["sock"], bound["sock"]);
 }
 
 /// Of memfd_create(2).

@@ -63,7 +63,13 @@ impl Config {
             }
         };
         let filter = filter::of_events(args.filter)?;
-        let wanted = |kind: &Kind| filter.kinds.is_empty() || filter.kinds.contains(kind);
+        // Who has the port that a bind found taken, or left it, is told by the others; the filter hides them.
+        let binds = filter.kinds.contains(&Kind::Bind);
+        let wanted = |kind: &Kind| {
+            filter.kinds.is_empty()
+                || filter.kinds.contains(kind)
+                || binds && matches!(kind, Kind::Listen | Kind::Close)
+        };
         Ok(Self {
             interval_given: args.source.interval.is_some(),
             source: source::Options {
