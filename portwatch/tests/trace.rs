@@ -284,7 +284,9 @@ fn holders_of_binds_only() {
     let script = "import os, socket, sys; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
                   try: socket.socket().bind(s.getsockname())\n\
                   except OSError: os._exit(0)";
-    let args = ["trace", "-o", "json", "-e", "bind", "--", "python3", "-c", script];
+    let args = [
+        "trace", "-o", "json", "-e", "bind", "--", "python3", "-c", script,
+    ];
     let (code, stdout, stderr) = outcome(run(&args));
     assert_eq!(code, Some(0), "{stderr}");
     let events: Vec<serde_json::Value> = stdout

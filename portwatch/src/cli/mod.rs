@@ -32,7 +32,7 @@ pub use record::RecordArgs;
 pub use report::ReportArgs;
 pub use source::{MomentArgs, SourceArgs, SourceChoice, SpanArgs};
 pub use top::TopArgs;
-pub use trace::{RING_SIZE, TraceArgs};
+pub use trace::TraceArgs;
 pub use verify::VerifyArgs;
 pub use when::When;
 pub use who::{Target, WhoArgs};

@@ -149,9 +149,6 @@ pub(super) fn parse_count(text: &str) -> Result<u64, String> {
     count.ok_or_else(|| format!("'{text}' is not a number of events from 1"))
 }
 
-/// Size of the kernel's event buffer, unless told otherwise.
-pub const RING_SIZE: u32 = 8 << 20;
-
 /// Seconds, or a number with a unit; none is an error.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a time: write seconds, or 500ms, 10s, 5m, 1h");

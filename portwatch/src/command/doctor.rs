@@ -5,7 +5,6 @@ use std::io::Write as _;
 use anyhow::Result;
 
 use crate::cli::{DoctorArgs, ReportFormat};
-use crate::event::Kind;
 use crate::exit::Exit;
 use crate::facts;
 use crate::source::live::{Live, Options};
@@ -20,8 +19,8 @@ pub fn run(args: &DoctorArgs) -> Result<Exit> {
         tier: args.probes.probes.tier(),
         // nothing is read from it
         ring_bytes: 64 << 10,
-        kinds: Kind::ALL.to_vec(),
-        notes: false,
+        thorough: true,
+        ..Options::default()
     };
     let live = Live::start(&options);
     let diagnosis = Diagnosis {

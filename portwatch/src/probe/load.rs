@@ -31,6 +31,8 @@ pub struct Settings {
     pub kinds: u32,
     /// Whether the programs note what they do about what is rare.
     pub notes: bool,
+    /// Whether a tier that cannot serve is tried to its end, so that the report tells all refusals.
+    pub thorough: bool,
 }
 
 /// Attached probes. Dropping the links detaches.
@@ -59,6 +61,7 @@ pub fn load(settings: &Settings) -> Result<Loaded> {
     let mut loading = Loading {
         ebpf: programs(&kernel, loader, settings)?,
         kernel: &kernel,
+        thorough: settings.thorough,
         refused: Vec::new(),
     };
     let tiers = settings
@@ -128,6 +131,7 @@ fn programs(kernel: &Kernel<'_>, loader: EbpfLoader<'static>, settings: &Setting
 struct Loading<'a> {
     kernel: &'a Kernel<'a>,
     ebpf: Ebpf,
+    thorough: bool,
     /// Of what is observed, in the order in which it was tried.
     refused: Vec<(&'static str, Refusal)>,
 }
@@ -142,23 +146,30 @@ impl Loading<'_> {
         }
         let mut links = Links::default();
         let mut rows = Vec::new();
+        let mut serves = true;
         // No kernel refuses these as a kind.
         if tier == Tier::Tracepoint {
             self.load_side_by_side(tier);
         }
         for (number, thing) in PLAN.iter().enumerate() {
-            if number + 1 == PLAN.len()
-                && let Err(error) = self.begin()
-            {
-                self.refuse(thing.observe, tier, "map WATCHING", words(&error));
-                return None;
+            if number + 1 == PLAN.len() {
+                if !serves {
+                    return None;
+                }
+                if let Err(error) = self.begin() {
+                    self.refuse(thing.observe, tier, "map WATCHING", words(&error));
+                    return None;
+                }
             }
             let chosen = self.serve(thing, tier, &mut links);
             if chosen.is_none() && thing.required {
-                return None;
+                serves = false;
+                if !self.thorough {
+                    return None;
+                }
             }
             // The kernel takes this kind of probe: it will take most of the others.
-            if number == 0 && tier != Tier::Tracepoint {
+            if number == 0 && serves && tier != Tier::Tracepoint {
                 self.load_side_by_side(tier);
             }
             let refused = self.refused.iter().filter(|(of, _)| *of == thing.observe);

@@ -38,6 +38,21 @@ pub struct Options {
     pub kinds: Vec<Kind>,
     /// Whether to say on stderr what the programs note about themselves.
     pub notes: bool,
+    /// Whether also of tiers that cannot serve everything is tried, to tell what the kernel says.
+    pub thorough: bool,
+}
+
+/// The best tier, all kinds of event, and room for some ten thousand of them.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tier: None,
+            ring_bytes: 8 << 20,
+            kinds: Kind::ALL.to_vec(),
+            notes: false,
+            thorough: false,
+        }
+    }
 }
 
 /// Attached probes and the reader of their ring buffer. Dropping it detaches everything.
@@ -75,6 +90,7 @@ impl Live {
             ring_bytes: options.ring_bytes,
             kinds: kinds.fold(0, |mask, kind| mask | 1 << *kind as u32),
             notes: options.notes,
+            thorough: options.thorough,
         };
         let Loaded {
             mut ebpf,

@@ -13,7 +13,6 @@ use super::output::{Output, is_closed_pipe};
 use super::recorded::Past;
 use super::{filter, say, screen, wrong_usage};
 use crate::cli::{self, ListArgs, Sort};
-use crate::event::Kind;
 use crate::exit::Exit;
 use crate::filter::Filter;
 use crate::group;
@@ -22,9 +21,6 @@ use crate::service;
 use crate::snapshot;
 use crate::source::{self, live};
 use crate::view::rows::{Layout, Rows, Style, Text};
-
-/// Room for events in the kernel.
-const RING_BYTES: u32 = 8 << 20;
 
 /// Takes a snapshot, or follows events for a while, and shows what is asked for.
 ///
@@ -45,10 +41,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         choice: args.source.choice(tier),
         live: live::Options {
             tier,
-            ring_bytes: RING_BYTES,
-            // The table needs them all, whatever is shown.
-            kinds: Kind::ALL.to_vec(),
-            notes: false,
+            ..live::Options::default()
         },
     };
     let interval_given = args.source.interval.is_some();

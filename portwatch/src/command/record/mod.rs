@@ -99,8 +99,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         live: live::Options {
             tier,
             ring_bytes: args.ring_size,
-            kinds: Kind::ALL.to_vec(),
-            notes: false,
+            ..live::Options::default()
         },
     })?;
     greet(&source, args.source.interval.is_some());

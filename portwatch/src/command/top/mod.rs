@@ -77,9 +77,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         live: live::Options {
             tier,
             ring_bytes: args.ring_size.unwrap_or(RING_BYTES),
-            // The table needs them all, whatever is shown.
-            kinds: Kind::ALL.to_vec(),
-            notes: false,
+            ..live::Options::default()
         },
     })?;
     let (name, missing) = describe(&source);

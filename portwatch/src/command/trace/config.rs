@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::{self, RING_SIZE, SpanArgs, TraceArgs};
+use crate::cli::{self, SpanArgs, TraceArgs};
 use crate::command::{filter, screen};
 use crate::event::Kind;
 use crate::filter::Filter;
@@ -77,9 +77,12 @@ impl Config {
                 choice: args.source.choice(args.probes.probes.tier()),
                 live: live::Options {
                     tier: args.probes.probes.tier(),
-                    ring_bytes: args.ring_size.unwrap_or(RING_SIZE),
+                    ring_bytes: args
+                        .ring_size
+                        .unwrap_or(live::Options::default().ring_bytes),
                     kinds: Kind::ALL.iter().copied().filter(wanted).collect(),
                     notes: args.kernel_notes,
+                    ..live::Options::default()
                 },
             },
             session,

@@ -181,10 +181,9 @@ impl Watch {
         let signals = Signals::new(false).context("waiting for signals")?;
         let source = Source::start(&source::Options {
             live: live::Options {
-                tier: None,
                 ring_bytes: 1 << 20,
                 kinds: kinds.clone(),
-                notes: false,
+                ..live::Options::default()
             },
             poll: poll::Options {
                 interval: POLL,
