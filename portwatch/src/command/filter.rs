@@ -3,12 +3,12 @@
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use wildmatch::WildMatch;
 
 use crate::cli::{EventFilterArgs, FilterArgs};
 use crate::event::{Event, Family, Proto};
-use crate::filter::{Expr, Filter, Spans, Subject};
+use crate::filter::{Expr, Filter, Span, Spans, Subject};
 use crate::user::Users;
 
 /// A filter of events or of rows.
@@ -28,11 +28,11 @@ pub fn new<S: Subject>(args: FilterArgs) -> Result<Filter> {
     Ok(Filter {
         pids: Spans(args.pid),
         ports: Spans(args.port),
-        uids: args
-            .uid
-            .iter()
-            .map(|x| uid(&mut users, x))
-            .collect::<Result<_>>()?,
+        uids: Spans(
+            (args.uid.iter())
+                .map(|x| uid(&mut users, x))
+                .collect::<Result<_>>()?,
+        ),
         protos,
         families: families
             .into_iter()
@@ -62,13 +62,14 @@ pub fn of_events(args: EventFilterArgs) -> Result<Filter> {
     })
 }
 
-fn uid(users: &mut Users, text: &str) -> Result<u32> {
-    match text.parse() {
-        Ok(uid) => Ok(uid),
-        Err(_) => users.uid(text).with_context(|| {
-            format!("--uid: no user '{text}' on this machine; write a name or a number")
-        }),
+fn uid(users: &mut Users, text: &str) -> Result<Span<u32>> {
+    if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(char::is_alphabetic) {
+        return text.parse().map_err(|error| anyhow!("--uid: {error}"));
     }
+    let uid = users.uid(text).with_context(|| {
+        format!("--uid: no user '{text}' on this machine; write a name, a number or a range")
+    })?;
+    Ok(uid.into())
 }
 
 /// Inode number of a network namespace from the number itself, a name of ip-netns(8) or a path.
@@ -114,10 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_a_name_or_a_number() {
+    fn a_user_is_a_name_a_number_or_a_range() {
         let mut users = Users::system();
-        assert_eq!(uid(&mut users, "root").unwrap(), 0);
-        assert_eq!(uid(&mut users, "4000000000").unwrap(), 4_000_000_000);
+        assert_eq!(uid(&mut users, "root").unwrap(), 0.into());
+        assert_eq!(uid(&mut users, "4000000000").unwrap(), 4_000_000_000.into());
+        let (first, last) = (1000, 1999);
+        assert_eq!(uid(&mut users, "1000-1999").unwrap(), Span { first, last });
+        let error = uid(&mut users, "2-1").unwrap_err().to_string();
+        assert_eq!(error, "--uid: the range is empty; write 1-2");
         let error = uid(&mut users, "no-such-user-here")
             .unwrap_err()
             .to_string();

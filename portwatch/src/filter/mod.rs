@@ -24,7 +24,7 @@ pub struct Filter {
     pub pids: Spans<u32>,
     /// Of either end.
     pub ports: Spans<u16>,
-    pub uids: Vec<u32>,
+    pub uids: Spans<u32>,
     pub protos: Vec<Proto>,
     pub families: Vec<Family>,
     pub comms: Vec<WildMatch>,
@@ -75,7 +75,7 @@ impl Filter {
             list.is_empty() || value.is_some_and(|value| list.contains(&value))
         };
         self.ports.allow([event.lport, event.rport])
-            && listed(&self.uids, event.uid)
+            && self.uids.allow([event.uid])
             && listed(&self.netns, event.netns)
             && (self.protos.is_empty() || event.proto.is_some_and(|x| self.protos.contains(&x)))
             && (self.families.is_empty()
@@ -179,8 +179,8 @@ mod tests {
         check(only!(ports: spans("443")), true, false);
         check(only!(ports: spans("39999-40001")), true, false);
         check(only!(ports: spans("80,8000-8999")), false, false);
-        check(only!(uids: vec![0, 33]), true, false);
-        check(only!(uids: vec![0]), false, false);
+        check(only!(uids: Spans(vec![0.into(), 33.into()])), true, false);
+        check(only!(uids: Spans(vec![0.into()])), false, false);
         check(only!(protos: vec![Proto::Tcp, Proto::Mptcp]), true, false);
         check(only!(protos: vec![Proto::Udp]), false, false);
         check(only!(families: vec![Family::Ipv4]), true, false);
@@ -258,11 +258,11 @@ mod tests {
     fn flags_are_joined_by_and() {
         let mut filter = Filter {
             failed: true,
-            uids: vec![33],
+            uids: Spans(vec![33.into()]),
             ..Filter::default()
         };
         assert!(filter.matches(&event()));
-        filter.uids = vec![34];
+        filter.uids = Spans(vec![34.into()]);
         assert!(!filter.matches(&event()));
     }
 

@@ -22,6 +22,16 @@ pub struct Span<T> {
     pub last: T,
 }
 
+/// One number.
+impl<T: Number> From<T> for Span<T> {
+    fn from(number: T) -> Self {
+        Self {
+            first: number,
+            last: number,
+        }
+    }
+}
+
 impl<T: Number> FromStr for Span<T> {
     type Err = String;
 

@@ -461,7 +461,7 @@ fn the_filter_of_the_command_line_hides_rows() {
     let scene = typical();
     let mut screen = screen();
     screen.wanted.filter = Some(Filter {
-        uids: vec![1000],
+        uids: crate::filter::Spans(vec![1000.into()]),
         ..Filter::default()
     });
     draw(&mut screen, &scene, 80, 24);
