@@ -138,13 +138,7 @@ struct Trace {
 impl Trace {
     fn header(&mut self) -> Result<()> {
         self.lines.header(&mut self.output.buffer);
-        self.output.flush().or_else(|error| {
-            if is_closed_pipe(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })
+        but_for_a_closed_pipe(self.output.flush())
     }
 
     /// Shows events until something ends it.
@@ -198,12 +192,8 @@ impl Trace {
     fn finish(&mut self, source: Source, why: Why, require_complete: bool) -> Result<Exit> {
         let mut rest = Vec::new();
         let accounts = source.finish(&mut rest)?;
-        if why == Why::ReaderLeft {
-            return Ok(Exit::Fine);
-        }
-        match self.put(&mut rest) {
-            Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
-            result => result?,
+        if why != Why::ReaderLeft {
+            but_for_a_closed_pipe(self.put(&mut rest))?;
         }
         let complaint = self.filter.complaint();
         self.summary.tell(&accounts, complaint.as_deref());
@@ -235,6 +225,13 @@ impl Trace {
         }
         events.clear();
         self.output.flush()
+    }
+}
+
+fn but_for_a_closed_pipe(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        result => result,
     }
 }
 
