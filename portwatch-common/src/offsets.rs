@@ -55,6 +55,8 @@ offsets! {
     tcp_total_retrans: "tcp_sock" "total_retrans",
     tcp_is_mptcp: "tcp_sock" "is_mptcp",
     mptcp_first: "mptcp_sock" "first",
+    icsk_ulp_data: "inet_connection_sock" "icsk_ulp_data",
+    subflow_conn: "mptcp_subflow_context" "conn",
     task_tgid: "task_struct" "tgid",
     task_pid: "task_struct" "pid",
     task_real_parent: "task_struct" "real_parent",

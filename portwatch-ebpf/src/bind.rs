@@ -12,8 +12,9 @@ use crate::{
     emit::{Details, emit, now},
     maps::offset,
     memory::{Direct, Memory, Probe},
+    mptcp::is_subflow,
     owner::owner,
-    socket::{IPPROTO_TCP, IPPROTO_UDP, Name, is_subflow, key, new, protocol, read_name},
+    socket::{IPPROTO_TCP, IPPROTO_UDP, Name, key, new, protocol, read_name},
     sockets::{find, remember},
     twin::{Hook, twins},
 };

@@ -12,9 +12,10 @@ use crate::{
     call::{self, Call},
     emit::{Details, elapsed, emit, now},
     memory::{Direct, Memory, Probe},
+    mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_TCP, Name, family, is_stream, is_subflow, key, new, protocol,
+        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_stream, key, new, protocol,
         read_name,
     },
     sockets::find,
@@ -24,6 +25,9 @@ use crate::{
 const EINTR: u16 = 4;
 const EISCONN: u16 = 106;
 const ECONNABORTED: u16 = 103;
+pub const ECONNRESET: u16 = 104;
+pub const ETIMEDOUT: u16 = 110;
+pub const ECONNREFUSED: u16 = 111;
 const EALREADY: u16 = 114;
 pub const EINPROGRESS: u16 = 115;
 pub const ECANCELED: u16 = 125;
@@ -55,14 +59,22 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         return;
     }
     let protocol = protocol::<M>(sk);
-    if !is_stream(protocol) || protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
+    if !is_stream(protocol) {
         return;
+    }
+    if protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
+        return subflow_failed::<M>(sk, error, Some(name));
     }
     let key = key::<M>(sk);
     let ts = now();
     if let Some(socket) = find(sk, key) {
         let socket = unsafe { &mut *socket };
         if socket.flags & flag::FAILED_IN_CALL != 0 {
+            if socket.rport == 0 {
+                // Of MPTCP, before anything was sent.
+                read_name(name, &mut socket.raddr, &mut socket.rport);
+                socket.started = 0;
+            }
             return outcome(socket, ts, error);
         }
         if socket.flags & flag::OUTCOME_REPORTED != 0
@@ -75,6 +87,12 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         if socket.flags & flag::CONNECTING != 0 {
             return;
         }
+    }
+    if protocol == IPPROTO_MPTCP
+        && matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT | ECONNREFUSED)
+    {
+        // Reported when it happened, and forgotten: an MPTCP socket that failed is closed twice.
+        return;
     }
     let mut socket = new::<M>(sk, owner());
     // Without a peer when the call named none that can be read.

@@ -5,7 +5,7 @@ use portwatch_common::{Cause, Kind, Socket, flag, handover};
 
 use crate::{
     body::{TCP_DESTROY_SOCK, run},
-    connect::{ECANCELED, outcome},
+    connect::{ECANCELED, ECONNREFUSED, ECONNRESET, ETIMEDOUT, outcome},
     emit::{Details, elapsed, emit, now},
     maps::{constant, offset},
     memory::{Direct, Memory},
@@ -16,9 +16,6 @@ use crate::{
 };
 
 const EPIPE: u16 = 32;
-const ECONNRESET: u16 = 104;
-const ETIMEDOUT: u16 = 110;
-const ECONNREFUSED: u16 = 111;
 
 /// How and when a connection ended.
 pub struct End {

@@ -12,8 +12,9 @@ use crate::{
     emit::{Details, emit, now},
     maps::offset,
     memory::{Direct, Memory, Probe},
+    mptcp::{first_subflow, is_subflow},
     owner::owner,
-    socket::{IPPROTO_TCP, first_subflow, is_stream, is_subflow, key, new, protocol},
+    socket::{IPPROTO_TCP, is_stream, key, new, protocol},
     sockets::find,
     twin::{Hook, twins},
 };

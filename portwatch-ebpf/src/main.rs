@@ -16,6 +16,7 @@ mod end;
 mod listen;
 mod maps;
 mod memory;
+mod mptcp;
 mod owner;
 mod process;
 mod reset;

@@ -8,6 +8,7 @@ use portwatch_common::{Bytes16, MISSING, Owner, Socket};
 use crate::{
     maps::{config, offset},
     memory::{Memory, Probe},
+    mptcp::first_subflow,
 };
 
 pub const AF_INET: u16 = 2;
@@ -82,16 +83,6 @@ pub fn tcp_sock<M: Memory>(sk: usize) -> usize {
     }
 }
 
-/// Whether this TCP socket is one path of an MPTCP connection, which is reported as a whole.
-#[inline(always)]
-pub fn is_subflow<M: Memory>(sk: usize) -> bool {
-    if offset!(tcp_is_mptcp) == MISSING {
-        return false;
-    }
-    let tcp = tcp_sock::<M>(sk);
-    tcp != 0 && unsafe { M::read::<u8>(tcp, offset!(tcp_is_mptcp)) } & 1 == 1
-}
-
 /// A fresh memory of a socket.
 #[inline(always)]
 pub fn new<M: Memory>(sk: usize, owner: Owner) -> Socket {
@@ -117,16 +108,6 @@ pub fn fill<M: Memory>(sk: usize, socket: &mut Socket) {
         0 => addresses::<M>(sk, socket),
         // Its own copy of the addresses comes late.
         first => addresses::<Probe>(first, socket),
-    }
-}
-
-/// The tcp socket that an MPTCP socket began with; 0 for others.
-#[inline(always)]
-pub fn first_subflow(sk: usize, protocol: u16) -> usize {
-    if protocol == IPPROTO_MPTCP {
-        unsafe { Probe::read(sk, offset!(mptcp_first)) }
-    } else {
-        0
     }
 }
 

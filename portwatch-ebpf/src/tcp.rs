@@ -12,8 +12,9 @@ use crate::{
     end::{End, ended, released},
     maps::offset,
     memory::{Direct, Memory},
+    mptcp::{is_subflow, subflow_failed},
     owner::owner,
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, is_subflow, key, new, protocol},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, key, new, protocol},
     sockets::{find, remember},
     twin::{Hook, twins},
 };
@@ -57,6 +58,9 @@ pub fn changed(ctx: &BtfTracePointContext) {
         (CLOSE, CLOSE) if protocol::<Direct>(sk) == IPPROTO_MPTCP => unused(sk),
         (CLOSE, _) => {}
         (_, CLOSE) if reported(sk) => closed(sk, old),
+        (SYN_SENT, CLOSE) if protocol::<Direct>(sk) == IPPROTO_TCP => {
+            subflow_failed::<Direct>(sk, error(sk), None);
+        }
         _ => {}
     }
 }
@@ -84,6 +88,12 @@ fn reported(sk: usize) -> bool {
 #[inline(never)]
 fn unused(sk: usize) {
     released(sk);
+}
+
+#[inline(always)]
+fn error(sk: usize) -> u16 {
+    let error: i32 = unsafe { Direct::read(sk, offset!(sk_err)) };
+    error as u16
 }
 
 #[inline(never)]
@@ -183,8 +193,7 @@ fn listening(sk: usize) {
 fn closed(sk: usize, old: i32) {
     let (key, cookie) = identify::<Direct>(sk);
     let ts = now();
-    let error: i32 = unsafe { Direct::read(sk, offset!(sk_err)) };
-    let error = error as u16;
+    let error = error(sk);
     let mut unknown;
     let socket = match (find(sk, key).map(|socket| unsafe { &mut *socket }), old) {
         (Some(early), _) if early.flags & flag::EARLY != 0 => {
@@ -206,7 +215,13 @@ fn closed(sk: usize, old: i32) {
         }
     };
     if socket.flags & flag::CONNECTING != 0 {
+        let asked = (socket.raddr, socket.rport);
         fill::<Direct>(sk, socket);
+        if socket.rport == 0 {
+            (socket.raddr, socket.rport) = asked;
+        }
+        // Of MPTCP its subflow knows.
+        let error = if error == 0 { socket.outcome } else { error };
         let shutdown: u8 = unsafe { Direct::read(sk, offset!(sk_shutdown)) };
         if error == 0 && shutdown & SHUTDOWN_BOTH != SHUTDOWN_BOTH {
             socket.flags |= flag::FAILED_IN_CALL;

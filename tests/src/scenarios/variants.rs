@@ -20,6 +20,7 @@ use crate::harness::stage::Stage;
 
 crate::scenarios! {
     an_mptcp_connection_is_reported_once,
+    an_mptcp_connect_that_fails_is_reported_once,
     a_fast_open_connection_is_reported_once,
 }
 
@@ -53,6 +54,29 @@ fn an_mptcp_connection_is_reported_once(stage: &mut Stage) -> Result<()> {
         number(Kind::Accept)
     );
     ensure!(number(Kind::Close) == 6, "{} closes", number(Kind::Close));
+    Ok(())
+}
+
+fn an_mptcp_connect_that_fails_is_reported_once(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "singlepath", || {
+            for (family, closed, unreachable) in [
+                (Family::Ipv4, "127.0.0.1:9", "203.0.113.1:9"),
+                (Family::Ipv6, "[::1]:9", "[2001:db8::1]:9"),
+            ] {
+                fails_with(mptcp(family)?.connect(closed.parse()?), "ECONNREFUSED")?;
+                let socket = mptcp(family)?;
+                fails_with(socket.connect(unreachable.parse()?), "ENETUNREACH")?;
+                let socket = mptcp(family)?;
+                socket.raw().set_nonblocking(true)?;
+                fails_with(socket.connect(closed.parse()?), "EINPROGRESS")?;
+                fails_with(socket.outcome(), "ECONNREFUSED")?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
     Ok(())
 }
 
