@@ -44,7 +44,6 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
     }
     let Some(socket) = find(sk, key) else { return };
     let socket = unsafe { &mut *socket };
-    // A second listen only changes the backlog.
     socket.backlog = match first_subflow(sk, protocol) {
         0 => unsafe { M::read(sk, offset!(sk_max_ack_backlog)) },
         first => unsafe { Probe::read(first, offset!(sk_max_ack_backlog)) },
@@ -56,8 +55,13 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
             // An unbound socket got its port from listen.
             socket.lport = unsafe { M::read(sk, offset!(sk_num)) };
         }
-        emit(Kind::Listen, ts, socket, details);
+    } else if socket.flags & flag::LISTENER != 0 {
+        // It listens already, from now on with this backlog.
+        socket.owner = owner();
+    } else {
+        return;
     }
+    emit(Kind::Listen, ts, socket, details);
 }
 
 #[inline(always)]

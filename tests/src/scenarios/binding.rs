@@ -19,6 +19,7 @@ crate::scenarios! {
     an_unprivileged_bind_to_port_80_is_reported_with_its_user,
     a_bind_to_an_address_that_is_not_there_is_reported,
     a_listen_on_a_port_that_another_listens_on_is_reported,
+    each_listen_is_reported_with_its_backlog,
     a_socket_bound_but_never_listening_is_closed_once,
 }
 
@@ -156,6 +157,22 @@ fn a_listen_on_a_port_that_another_listens_on_is_reported(stage: &mut Stage) -> 
             }
             first.listen(3)?;
             fails_with(second.listen(3), "EADDRINUSE")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn each_listen_is_reported_with_its_backlog(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "again", || {
+            for listener in [Sock::tcp4()?, Sock::tcp6()?] {
+                for backlog in [3, 3, 100] {
+                    listener.listen(backlog)?;
+                }
+            }
+            Ok(())
         })?;
         Ok(())
     })?;
