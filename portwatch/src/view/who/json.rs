@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::words;
 use super::{Answer, MOST};
 use crate::event::{Event, Field};
-use crate::port::{self, Bind, Client, Report};
+use crate::port::{Bind, Client, Report};
 use crate::row::{Column, Row};
 use crate::view::lines::Json;
 use crate::view::rows::put_object;
@@ -17,7 +18,7 @@ impl Answer<'_> {
             "port": self.question.port,
             "netns": self.question.netns,
             "protocols": self.reports.iter().map(|x| self.report(x)).collect::<Value>(),
-            "remarks": port::remarks(&self.question, &self.rules),
+            "remarks": words::remarks(&self.question, &self.rules),
             "limits": self.limits,
         });
         if let Some(addr) = self.question.addr {
@@ -53,8 +54,9 @@ impl Answer<'_> {
             "peers": peers.collect::<Value>(),
             "clients": clients.collect::<Value>(),
             "binds": binds.map(bind).collect::<Value>(),
-            "verdict": report.verdict(
-                &port::place(&self.question, report.proto.as_str()),
+            "verdict": words::verdict(
+                report,
+                &words::place(&self.question, report.proto.as_str()),
                 &self.question,
                 &self.rules,
             ),
@@ -96,7 +98,7 @@ fn bind(bind: &Bind<'_>) -> Value {
     ];
     let obstacles = bind.obstacles.iter().take(MOST).map(|obstacle| {
         let mut value = object(obstacle.row, WHO);
-        value["why"] = port::reason(obstacle).into();
+        value["why"] = words::reason(obstacle).into();
         value
     });
     let mut json = Map::new();

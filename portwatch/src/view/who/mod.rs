@@ -1,6 +1,7 @@
 //! Everything about one port: the output of `who`.
 
 mod json;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -8,7 +9,7 @@ use std::fmt::Write as _;
 use crate::errno;
 use crate::event::{Context, Event, Field, Peer, Proto};
 use crate::group;
-use crate::port::{self, Bind, Question, Report, Rules};
+use crate::port::{Bind, Question, Report, Rules};
 use crate::row::{Column, Row, State};
 use crate::sanitize;
 use crate::view::human;
@@ -59,7 +60,7 @@ impl Answer<'_> {
         if let Some(past) = &self.past {
             put_history(&mut out, &past.history, style);
         }
-        for remark in port::remarks(&self.question, &self.rules) {
+        for remark in words::remarks(&self.question, &self.rules) {
             let _ = writeln!(out, "note: {remark}");
         }
         let _ = writeln!(out, "verdict: {}", self.verdict());
@@ -72,19 +73,19 @@ impl Answer<'_> {
             question, rules, ..
         } = self;
         let verdicts = |place: &dyn Fn(&Report<'_>) -> String| -> Vec<String> {
-            let verdict = |x: &Report<'_>| x.verdict(&place(x), question, rules);
+            let verdict = |x: &Report<'_>| words::verdict(x, &place(x), question, rules);
             self.reports.iter().map(verdict).collect()
         };
-        let mut same = verdicts(&|_| port::place(question, "tcp+udp"));
+        let mut same = verdicts(&|_| words::place(question, "tcp+udp"));
         same.dedup();
         match &same[..] {
             [one] if self.reports.len() > 1 => one.clone(),
-            _ => verdicts(&|x| port::place(question, x.proto.as_str())).join("; "),
+            _ => verdicts(&|x| words::place(question, x.proto.as_str())).join("; "),
         }
     }
 
     fn put_no_server(&self, out: &mut String, report: &Report<'_>) {
-        let place = port::place(&self.question, report.proto.as_str());
+        let place = words::place(&self.question, report.proto.as_str());
         let _ = match report.others.is_empty() {
             true if self.rules.unseen.is_some() => {
                 writeln!(out, "{place}: nobody is known to have it")
@@ -113,9 +114,9 @@ impl Answer<'_> {
                 put_user(out, row, style);
                 out.push(')');
             }
-            _ => out.push_str(&port::holder(row)),
+            _ => out.push_str(&words::holder(row)),
         }
-        let addr = event.laddr.map_or("?".to_owned(), port::text);
+        let addr = event.laddr.map_or("?".to_owned(), words::text);
         let _ = write!(out, " {} on {addr}", verb(proto));
         self.put_place(out, row, context, style);
         let started = event.pid.and_then(|pid| self.started.get(&pid));
@@ -231,7 +232,7 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
     });
     put_list(out, "sockets", states.collect());
     let peers = report.peers().into_iter();
-    let peers = peers.map(|(addr, count)| format!("{} ({count})", port::text(addr)));
+    let peers = peers.map(|(addr, count)| format!("{} ({count})", words::text(addr)));
     put_list(out, "peers", peers.collect());
     let clients = report.clients().into_iter().map(|(client, count)| {
         let comm = client.comm.unwrap_or_else(|| "?".to_owned());
@@ -241,7 +242,7 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
             1 => String::new(),
             many => format!(" x{many}"),
         };
-        format!("{comm}{pid} to {}{times}", port::text(client.raddr))
+        format!("{comm}{pid} to {}{times}", words::text(client.raddr))
     });
     put_list(out, "clients here", clients.collect());
 }
@@ -267,7 +268,7 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
         true => "",
         false => "perhaps ",
     };
-    let _ = write!(out, "{}: {perhaps}{error}", port::text(bind.attempt.addr));
+    let _ = write!(out, "{}: {perhaps}{error}", words::text(bind.attempt.addr));
     if let Some(why) = bind.refused() {
         let _ = writeln!(out, " ({why})");
         return;
@@ -288,9 +289,9 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
         format!(
             "{} of {} on {}, {}",
             obstacle.row.state,
-            port::holder(obstacle.row),
-            obstacle.row.event.laddr.map_or("?".to_owned(), port::text),
-            port::reason(obstacle)
+            words::holder(obstacle.row),
+            obstacle.row.event.laddr.map_or("?".to_owned(), words::text),
+            words::reason(obstacle)
         )
     });
     let mut reasons: Vec<String> = reasons.collect();
@@ -316,7 +317,7 @@ fn put_history(out: &mut String, history: &[Event], style: &Style) {
     }
     for event in history {
         let at = time::dated(event.ts, &style.zone);
-        let addr = event.laddr.map_or("?".to_owned(), port::text);
+        let addr = event.laddr.map_or("?".to_owned(), words::text);
         let proto = event.proto.map_or("?", Proto::as_str);
         let ms = event.ts / 1_000_000 % 1_000;
         let _ = write!(out, "  {at}.{ms:03} {:<6} {proto} {addr}", event.kind);

@@ -9,6 +9,7 @@ use super::*;
 use crate::bind::Refusal;
 use crate::event::Kind;
 use crate::filter::{Span, Spans};
+use crate::port;
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
