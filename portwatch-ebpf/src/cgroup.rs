@@ -12,7 +12,7 @@ use portwatch_common::{Kind, PATH_MAX, Socket};
 use crate::{
     bind,
     maps::offset,
-    memory::{Direct, Memory, Probe},
+    memory::{Memory, Probe},
     owner::owner_by_address,
     process,
     socket::IPPROTO_UDP,
@@ -109,16 +109,16 @@ twins! {
 fn cgroup_made(ctx: &BtfTracePointContext) {
     let (cgroup, path): (usize, usize) = (ctx.arg(0), ctx.arg(1));
     let hierarchy: i32 = unsafe {
-        let root: usize = Direct::read(cgroup, offset!(cgroup_root));
-        Direct::read(root, offset!(cgroup_hierarchy))
+        let root: usize = Probe::read(cgroup, offset!(cgroup_root));
+        Probe::read(root, offset!(cgroup_hierarchy))
     };
     // Ids of version 1 hierarchies overlap with those of the one that counts.
     if hierarchy != 0 {
         return;
     }
     let id = unsafe {
-        let node: usize = Direct::read(cgroup, offset!(cgroup_kn));
-        Direct::read(node, offset!(kernfs_id))
+        let node: usize = Probe::read(cgroup, offset!(cgroup_kn));
+        Probe::read(node, offset!(kernfs_id))
     };
     process::send(Kind::Cgroup, |scratch| {
         scratch.head.cgroup = id;

@@ -56,8 +56,12 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
             socket.lport = unsafe { M::read(sk, offset!(sk_num)) };
         }
     } else if socket.flags & flag::LISTENER != 0 {
-        // It listens already, from now on with this backlog.
-        socket.owner = owner();
+        // It listens already, from now on with this backlog. Whoever says so, it stays whose it is.
+        let told = Socket {
+            owner: owner(),
+            ..*socket
+        };
+        return emit(Kind::Listen, ts, &told, details);
     } else {
         return;
     }

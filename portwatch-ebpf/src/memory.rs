@@ -17,7 +17,9 @@ pub trait Memory {
     const TYPED: bool;
 }
 
-/// For pointers whose type the verifier knows by BTF: full speed.
+/// For pointers whose type the verifier knows by BTF: full speed. Not to be used to read a pointer from what a
+/// program is given: whether that may be trusted, too, kernels since 6.4 look up by name in all of their
+/// types, each time the verifier gets there. With [`Probe`] portwatch starts in two thirds of the time.
 pub struct Direct;
 
 impl Memory for Direct {

@@ -51,7 +51,7 @@ pub fn subflow_failed<M: Memory>(sk: usize, error: u16, name: Option<Name>) {
 
 /// The MPTCP socket of a subflow, by whose address it is known; 0 when that cannot be told.
 #[inline(always)]
-fn connection<M: Memory>(sk: usize) -> usize {
+pub fn connection<M: Memory>(sk: usize) -> usize {
     if offset!(icsk_ulp_data) == MISSING || offset!(subflow_conn) == MISSING {
         return 0;
     }

@@ -50,39 +50,37 @@ impl Ids {
     }
 
     #[inline(always)]
-    pub fn of<M: Memory>(task: usize) -> Self {
+    pub fn of(task: usize) -> Self {
         unsafe {
-            let cred: usize = M::read(task, offset!(task_cred));
-            let groups: usize = M::read(task, offset!(task_cgroups));
-            let cgroup: usize = M::read(groups, offset!(css_set_default));
-            let node: usize = M::read(cgroup, offset!(cgroup_kn));
+            let cred: usize = Probe::read(task, offset!(task_cred));
+            let groups: usize = Probe::read(task, offset!(task_cgroups));
+            let cgroup: usize = Probe::read(groups, offset!(css_set_default));
+            let node: usize = Probe::read(cgroup, offset!(cgroup_kn));
             Self {
-                uid: M::read(cred, offset!(cred_uid)),
-                gid: M::read(cred, offset!(cred_gid)),
-                cgroup: M::read(node, offset!(kernfs_id)),
+                uid: Probe::read(cred, offset!(cred_uid)),
+                gid: Probe::read(cred, offset!(cred_gid)),
+                cgroup: Probe::read(node, offset!(kernfs_id)),
             }
         }
     }
 }
 
+/// Pointers in a task are read as plain numbers: see [`crate::memory::Direct`].
 #[inline(always)]
 pub fn from_task<M: Memory>(task: usize, ids: Ids) -> Owner {
     unsafe {
-        let parent: usize = M::read(task, offset!(task_real_parent));
+        let parent: usize = Probe::read(task, offset!(task_real_parent));
         // An io_uring worker belongs to the process, but carries a name of its own.
-        let leader: usize = M::read(task, offset!(task_group_leader));
+        let leader: usize = Probe::read(task, offset!(task_group_leader));
         Owner {
             tgid: M::read(task, offset!(task_tgid)),
             tid: M::read(task, offset!(task_pid)),
-            ppid: M::read(parent, offset!(task_tgid)),
+            ppid: Probe::read(parent, offset!(task_tgid)),
             uid: ids.uid,
             gid: ids.gid,
             _reserved: 0,
             cgroup: ids.cgroup,
-            comm: [
-                M::read(leader, offset!(task_comm)),
-                M::read(leader, offset!(task_comm) + 8),
-            ],
+            comm: Probe::read(leader, offset!(task_comm)),
         }
     }
 }

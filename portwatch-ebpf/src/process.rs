@@ -55,8 +55,8 @@ twins! {
 fn exited(ctx: &BtfTracePointContext) {
     let task: usize = ctx.arg(0);
     let live: u32 = unsafe {
-        let signal: usize = Direct::read(task, offset!(task_signal));
-        Direct::read(signal, offset!(signal_live))
+        let signal: usize = Probe::read(task, offset!(task_signal));
+        Probe::read(signal, offset!(signal_live))
     };
     if live == 0 {
         let status = match offset!(task_exit_code) {
@@ -104,14 +104,14 @@ fn executed(ctx: &BtfTracePointContext) {
     send(Kind::Exec, |scratch| {
         let ids = bpf_get_current_uid_gid();
         unsafe {
-            let parent: usize = Direct::read(task, offset!(task_real_parent));
-            let mm: usize = Direct::read(task, offset!(task_mm));
+            let parent: usize = Probe::read(task, offset!(task_real_parent));
+            let mm: usize = Probe::read(task, offset!(task_mm));
             scratch.head.comm = [
                 Direct::read(task, offset!(task_comm)),
                 Direct::read(task, offset!(task_comm) + 8),
             ];
             scratch.head.tgid = Direct::read(task, offset!(task_tgid));
-            scratch.head.ppid = Direct::read(parent, offset!(task_tgid));
+            scratch.head.ppid = Probe::read(parent, offset!(task_tgid));
             scratch.head.uid = ids as u32;
             scratch.head.gid = (ids >> 32) as u32;
             scratch.head.cgroup = bpf_get_current_cgroup_id();

@@ -48,7 +48,7 @@ fn found(sk: usize, task: usize) {
         return;
     }
     let state: u8 = unsafe { Direct::read(sk, offset!(sk_state)) };
-    let mut socket = new::<Direct>(sk, from_task::<Direct>(task, Ids::of::<Direct>(task)));
+    let mut socket = new::<Direct>(sk, from_task::<Direct>(task, Ids::of(task)));
     socket.flags = match state as i32 {
         _ if protocol == IPPROTO_UDP && socket.lport == 0 => return,
         _ if protocol == IPPROTO_UDP => flag::BOUND,

@@ -8,8 +8,9 @@ use crate::{
     emit::{Details, emit, now},
     maps::offset,
     memory::{Direct, Memory},
-    socket::{fill, key},
-    sockets::find,
+    mptcp::{connection, is_subflow},
+    socket::{IPPROTO_MPTCP, fill, key},
+    sockets::{find, look_up},
     tcp::SYN_SENT,
     twin::{Hook, twins},
 };
@@ -35,7 +36,12 @@ fn slow_connect(sk: usize) {
     if state as i32 != SYN_SENT {
         return;
     }
-    let Some(socket) = find(sk, key::<Direct>(sk)) else {
+    let is_subflow = is_subflow::<Direct>(sk);
+    let found = match is_subflow {
+        true => look_up(connection::<Direct>(sk) as u64),
+        false => find(sk, key::<Direct>(sk)),
+    };
+    let Some(socket) = found else {
         return;
     };
     let socket = unsafe { &mut *socket };
@@ -47,6 +53,9 @@ fn slow_connect(sk: usize) {
     {
         socket.flags |= flag::ANNOUNCED;
         fill::<Direct>(sk, socket);
+        if is_subflow {
+            socket.protocol = IPPROTO_MPTCP;
+        }
         emit(
             Kind::Connect,
             ts,

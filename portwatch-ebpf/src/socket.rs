@@ -99,8 +99,8 @@ pub fn new<M: Memory>(sk: usize, owner: Owner) -> Socket {
 #[inline(always)]
 pub fn fill<M: Memory>(sk: usize, socket: &mut Socket) {
     unsafe {
-        let net: usize = M::read(sk, offset!(sk_net));
-        socket.netns = M::read(net, offset!(net_inum));
+        let net: usize = Probe::read(sk, offset!(sk_net));
+        socket.netns = Probe::read(net, offset!(net_inum));
         socket.protocol = M::read(sk, offset!(sk_protocol));
         socket.family = M::read(sk, offset!(sk_family));
     }

@@ -2,7 +2,7 @@
 //! current task counts only where a process acts: at SYN-SENT and LISTEN.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use portwatch_common::{Kind, Socket, flag};
+use portwatch_common::{Kind, Socket, flag, handover};
 
 use crate::{
     accept,
@@ -10,7 +10,7 @@ use crate::{
     connect::{ECANCELED, outcome},
     emit::{Details, elapsed, emit, now},
     end::{End, ended, released},
-    maps::offset,
+    maps::{constant, offset},
     memory::{Direct, Memory},
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
@@ -131,7 +131,11 @@ fn established(sk: usize, old: i32) {
     let ts = now();
     let mut socket = match find(sk, key).map(|socket| unsafe { &mut *socket }) {
         Some(early) if early.flags & flag::EARLY != 0 => accept::promote(sk, cookie, early),
-        Some(socket) => {
+        // One that ended in a queue, at whose address there is another MPTCP socket now, is not meant.
+        Some(socket)
+            if socket.flags & flag::CONNECTING != 0
+                || constant(&socket.handover) & handover::ENDED == 0 =>
+        {
             socket.since = ts;
             if socket.flags & flag::CONNECTING != 0 {
                 fill::<Direct>(sk, socket);
@@ -149,7 +153,7 @@ fn established(sk: usize, old: i32) {
             }
             return;
         }
-        None => new::<Direct>(sk, Default::default()),
+        _ => new::<Direct>(sk, Default::default()),
     };
     socket.since = ts;
     if old == SYN_SENT {
