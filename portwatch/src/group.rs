@@ -136,6 +136,7 @@ mod tests {
         assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
         assert_eq!(rows[5].event.sock, Some(20));
     }
+
     #[test]
     fn the_process_with_the_lowest_pid_owns_a_group() {
         let mut hidden = server("0.0.0.0:80", 0);

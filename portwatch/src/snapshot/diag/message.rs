@@ -164,6 +164,10 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
     // timer, retransmits
     fixed.advance(2);
     let (lport, rport) = (fixed.get_u16(), fixed.get_u16());
+    if query.proto == Proto::Tcp && state == State::Unconn && lport == 0 {
+        // It ends just now, and has given back its port.
+        return None;
+    }
     let laddr = address(family, &mut fixed);
     let raddr = address(family, &mut fixed);
     // interface
@@ -334,6 +338,17 @@ mod tests {
         };
         let subflow = true;
         assert_eq!(found, [Found { socket, subflow }]);
+    }
+
+    #[test]
+    fn a_socket_that_ends_just_now_is_left_out() {
+        let mut bytes = answer();
+        // its state and its port
+        bytes[HEADER + 1] = 7;
+        bytes[HEADER + 4..HEADER + 6].fill(0);
+        let mut found = Vec::new();
+        parse(&bytes, QUERY, &mut found).unwrap();
+        assert_eq!(found, []);
     }
 
     #[test]
