@@ -137,7 +137,8 @@ pub struct Status {
     pub gid: Option<u32>,
 }
 
-fn read_status(directory: &Path) -> Status {
+/// What the status in the directory of a running process tells; nothing when it cannot be read.
+pub fn read_status(directory: &Path) -> Status {
     let text = file::read(&directory.join("status")).unwrap_or_default();
     let text = sanitize::utf8(&text);
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));

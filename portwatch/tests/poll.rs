@@ -71,14 +71,19 @@ impl Polling {
 
     /// Ends it; what was not read of stdout and stderr.
     fn end(mut self) -> (String, String) {
-        // SAFETY: no memory involved; the child is not waited for yet.
-        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGINT) };
+        send(&self.child, libc::SIGINT);
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).unwrap();
         self.stderr.read_to_string(&mut stderr).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{stderr}");
         (stdout, stderr)
     }
+}
+
+/// Sends a signal to a child that is not waited for yet.
+fn send(child: &Child, signal: i32) {
+    // SAFETY: no memory involved; the number is still the child's.
+    unsafe { libc::kill(child.id().cast_signed(), signal) };
 }
 
 /// Keeps other tests from opening sockets in this process meanwhile.
@@ -234,8 +239,7 @@ fn a_table_after_a_while_does_not_wait_for_the_next_poll() {
         let mut polling = Polling::command("list", &args);
         if duration == "1h" {
             // Ended by a signal it has as much to show.
-            // SAFETY: no memory involved; the child is not waited for yet.
-            unsafe { libc::kill(polling.child.id().cast_signed(), libc::SIGINT) };
+            send(&polling.child, libc::SIGINT);
         }
         assert_eq!(polling.next()["lport"], port);
         assert_eq!(polling.child.wait().unwrap().code(), Some(0));
@@ -367,8 +371,7 @@ impl Tables {
 
     /// Ends it; what was not read of stdout and stderr.
     fn end(mut self) -> (String, String) {
-        // SAFETY: no memory involved; the child is not waited for yet.
-        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        send(&self.child, libc::SIGTERM);
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).unwrap();
         self.stderr.read_to_string(&mut stderr).unwrap();
@@ -520,7 +523,6 @@ fn without_permission_own_sockets_have_owners_and_others_do_not() {
     let (uid, root) = unsafe { (libc::getuid(), libc::geteuid() == 0) };
     assert_eq!(event["uid"], uid);
     assert_eq!(event.get("pid").is_none(), root, "{event}");
-    // SAFETY: no memory involved; the child is not waited for yet.
-    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+    send(&child, libc::SIGTERM);
     child.wait().unwrap();
 }

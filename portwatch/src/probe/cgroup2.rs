@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use crate::machine::read_status;
+
 /// Where it is mounted, or where it can be had although it is not mounted here: `ip netns exec` hides it
 /// behind a new /sys, but the shell that ran it still has it. (A mount of our own would change the options
 /// of the hierarchy for the whole machine.) The same for as long as this program runs.
@@ -47,9 +49,7 @@ fn mounted(pid: &str) -> Option<PathBuf> {
 }
 
 fn parent(pid: &str) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    line.trim().parse().ok()
+    read_status(Path::new(&format!("/proc/{pid}"))).ppid
 }
 
 /// The root as cgroup programs are attached to.

@@ -15,8 +15,9 @@ use crate::snapshot::{self, Rows};
 use crate::source::{self, Source};
 use crate::table::{Difference, Limits, Table};
 
-/// Follows events for this long, or until a signal (the second one does not wait for the last snapshot), and gives the open sockets. Says on stderr
-/// whether anything was missed, and what events and the kernel's sockets did not agree on.
+/// Follows events for this long, or until a signal (the second one does not wait for the last
+/// snapshot), and gives the open sockets. Says on stderr whether anything was missed, and what events
+/// and the kernel's sockets did not agree on.
 /// `interval_given`: see [`greet`].
 ///
 /// # Errors
