@@ -1,7 +1,8 @@
 //! `portwatch record`: events from their source into a session. What takes time is done by a thread of
-//! its own (`recorder.rs`); here is the loop that feeds it.
+//! its own (`recorder.rs`), which `feed.rs` feeds; here is what begins and ends both.
 
 mod executables;
+mod feed;
 mod files;
 mod filling;
 mod outcome;
@@ -14,45 +15,38 @@ mod shared;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use caps::Capability;
 use serde_json::json;
-use tokio::sync::mpsc::Sender;
-use tokio::time::MissedTickBehavior;
 
-use super::compare::{Compare, Step};
+use super::compare::Compare;
 use super::holders::Holders;
 use super::list::own_netns;
 use super::output::Output;
 use super::signals::Signals;
-use super::trace::child::{self, Running};
+use super::trace::child;
 use super::trace::summary::Summary;
-use super::trace::{ended, greet, not_observed, verdict};
+use super::trace::{greet, not_observed, verdict};
 use super::{say, screen, wrong_usage};
 use crate::cli::{self, RecordArgs};
-use crate::clock::{Clock, boot};
 use crate::event::Kind;
 use crate::exit::Exit;
 use crate::privileges;
 use crate::sanitize;
 use crate::session::{Run, SecretKey};
-use crate::snapshot::Rows;
-use crate::source::{self, News, Source, live};
+use crate::source::{self, Source, live};
 use crate::view::doctor::plan_json;
 use crate::view::lines::{Csv, Json, Lines, Text};
 
+use feed::Feed;
 use files::Files;
 use outcome::Outcome;
 use print::Print;
 use progress::Progress;
 use recorder::Recorder;
-use shared::{Farewell, Message, Shared};
+use shared::Shared;
 
-/// How often what was recorded is stored.
-const STORE: Duration = Duration::from_millis(250);
 /// Messages that may wait for the recorder, each with the events of one drain of the ring. When they do,
 /// the source is left alone, and the kernel counts what its ring has no room for.
 const WAITING: usize = 8;
@@ -150,17 +144,10 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let thread = std::thread::Builder::new().name("recorder".to_owned());
     let thread = thread.spawn(move || recorder.record(file, messages))?;
     let shown = args.output.is_none() && command.is_none();
-    let mut feed = Feed {
-        to,
-        news,
-        compare: command
-            .is_none()
-            .then(|| Compare::new(args.source.proc_root.clone())),
-        seeded: false,
-        clock: Clock::new(),
-        shared,
-        progress: Progress::new(shown),
-    };
+    let compare = command
+        .is_none()
+        .then(|| Compare::new(args.source.proc_root.clone()));
+    let mut feed = Feed::new(to, news, compare, shared, Progress::new(shown));
     let why = feed
         .follow(&mut source, &mut signals, args.duration, running.as_mut())
         .await;
@@ -169,7 +156,6 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         // Detaches: the command must not pay for a recording that failed.
         Err(error) => {
             drop(source);
-            feed.progress.clear();
             feed.join(thread).await.and(Err(error))
         }
     };
@@ -243,183 +229,5 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
             Source::Poll(..) | Source::Session(_) => None,
         },
         clock: None,
-    }
-}
-
-/// Why a recording ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    Signal,
-    Time,
-    Command,
-    /// The recorder has enough: as many events as asked for, nobody reads what is printed, or it failed.
-    Recorder,
-}
-
-/// The way of events to the recorder.
-struct Feed {
-    to: Sender<Message>,
-    news: mpsc::Receiver<News>,
-    /// `None`: only a command is followed, and no snapshot tells what is its own.
-    compare: Option<Compare>,
-    /// Whether there was a snapshot.
-    seeded: bool,
-    clock: Clock,
-    shared: Arc<Shared>,
-    progress: Progress,
-}
-
-impl Feed {
-    /// Feeds the recorder until something ends it.
-    async fn follow(
-        &mut self,
-        source: &mut Source,
-        signals: &mut Signals,
-        duration: Option<Duration>,
-        mut command: Option<&mut Running>,
-    ) -> Result<Why> {
-        let mut store = tokio::time::interval(STORE);
-        store.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let out_of_time = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(out_of_time);
-        let mut asked = self.now();
-        // Why it is to end as soon as it is known what was open before.
-        let mut over = None;
-        loop {
-            if let Some(why) = over
-                && (self.seeded || self.compare.is_none())
-            {
-                return Ok(why);
-            }
-            let mut events = Vec::new();
-            let message = tokio::select! {
-                biased;
-                signal = signals.next() => match &command {
-                    Some(command) => {
-                        command.pass_on(signal);
-                        continue;
-                    }
-                    // Asked twice, it does not wait.
-                    None if over.is_some() => return Ok(Why::Signal),
-                    None => {
-                        over = Some(Why::Signal);
-                        continue;
-                    }
-                },
-                () = &mut out_of_time, if over.is_none() => {
-                    over = Some(Why::Time);
-                    continue;
-                }
-                () = ended(&mut command) => return Ok(Why::Command),
-                _ = store.tick() => {
-                    self.clock.tick();
-                    say_notes(&self.shared, &self.progress);
-                    self.progress.show(&self.shared);
-                    Message::Store(source.accounts())
-                }
-                step = next(&mut self.compare) => match step {
-                    Step::Begin => Message::Watch,
-                    Step::Ask => {
-                        source.hurry();
-                        asked = self.now();
-                        continue;
-                    }
-                    Step::Compare(rows) => Message::Snapshot(self.snapshot(source, rows)),
-                },
-                more = source.next(&mut events) => {
-                    more?;
-                    let until = events.last().map_or(asked, |event| event.ts);
-                    asked = self.now();
-                    let lost = events.iter().any(|event| event.kind == Kind::Lost);
-                    if let Some(compare) = &mut self.compare {
-                        compare.told(until);
-                        if self.shared.in_doubt() || lost {
-                            compare.hurry(false);
-                        }
-                    }
-                    let news: Vec<News> = self.news.try_iter().collect();
-                    if events.is_empty() && news.is_empty() {
-                        continue;
-                    }
-                    Message::Events(events, news)
-                }
-            };
-            if self.to.send(message).await.is_err() || self.shared.has_enough() {
-                return Ok(Why::Recorder);
-            }
-        }
-    }
-
-    /// Says what cannot be seen, once.
-    fn snapshot(&mut self, source: &Source, rows: Result<Box<Rows>>) -> Option<Box<Rows>> {
-        let limits = match &rows {
-            Ok(rows) => rows.limits.clone(),
-            Err(error) => vec![format!("open sockets cannot be read: {error:#}")],
-        };
-        // Polling has said so.
-        if !std::mem::replace(&mut self.seeded, true) && matches!(source, Source::Live(_)) {
-            self.progress.clear();
-            limits.iter().for_each(|limit| say(limit));
-        }
-        rows.ok()
-    }
-
-    /// Ends the source, hands over what was still on its way, and waits for the recorder.
-    async fn finish(
-        self,
-        source: Source,
-        why: Why,
-        thread: JoinHandle<Result<Outcome>>,
-    ) -> Result<Outcome> {
-        self.progress.clear();
-        let mut rest = Vec::new();
-        let accounts = source.finish(&mut rest)?;
-        let news = self.news.try_iter().collect();
-        let reason = match why {
-            Why::Signal => "interrupted",
-            Why::Time => "the time was up",
-            Why::Command => "the command ended",
-            // What it was is told by the recorder.
-            Why::Recorder => "enough",
-        };
-        // It may have failed, which it tells when it is waited for.
-        let _ = self.to.send(Message::Events(rest, news)).await;
-        let end = Message::Finish(Box::new(Farewell { accounts, reason }));
-        let _ = self.to.send(end).await;
-        self.join(thread).await
-    }
-
-    /// Waits for the recorder, which gets nothing more.
-    async fn join(self, thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
-        drop(self.to);
-        let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
-        say_notes(&self.shared, &self.progress);
-        ended.unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
-    }
-
-    /// Nanoseconds since the Unix epoch, on the clock of the events.
-    fn now(&self) -> u64 {
-        self.clock.wall(boot())
-    }
-}
-
-/// Says what the recorder has to say.
-fn say_notes(shared: &Shared, progress: &Progress) {
-    for note in shared.notes() {
-        progress.clear();
-        say(&note);
-    }
-}
-
-/// The next step of the comparison; never where there is none.
-async fn next(compare: &mut Option<Compare>) -> Step {
-    match compare {
-        Some(compare) => compare.next().await,
-        None => std::future::pending().await,
     }
 }
