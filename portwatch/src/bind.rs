@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::device::Device;
 use crate::event::{Family, Proto};
 use crate::row::{Row, State};
 
@@ -14,6 +15,8 @@ pub struct Attempt {
     pub proto: Proto,
     pub addr: IpAddr,
     pub port: u16,
+    /// The network device that the socket is bound to before.
+    pub device: Option<Device>,
     /// Only of use with an IPv6 address.
     pub v6only: bool,
     pub netns: Option<u32>,
@@ -36,6 +39,8 @@ pub enum Refusal {
     Foreign,
     /// EINVAL: one of IPv6 that is multicast, with tcp, or that only means something on an interface.
     Invalid,
+    /// ENODEV: this network namespace has no such device.
+    NoDevice,
 }
 
 impl Refusal {
@@ -44,6 +49,7 @@ impl Refusal {
         match self {
             Refusal::Foreign => "EADDRNOTAVAIL",
             Refusal::Invalid => "EINVAL",
+            Refusal::NoDevice => "ENODEV",
         }
     }
 }
@@ -79,6 +85,7 @@ pub fn obstacles<'a>(attempt: &Attempt, rows: &'a [Row]) -> Vec<Obstacle<'a>> {
         .filter(|row| row.event.lport == Some(attempt.port))
         .filter(|row| row.event.netns == attempt.netns)
         .filter(|row| row.event.proto.map(ports_of) == Some(ports_of(attempt.proto)))
+        .filter(|row| may_meet(attempt.device, row.device))
         .filter_map(|row| {
             Some(Obstacle {
                 row,
@@ -98,6 +105,11 @@ pub fn ports_of(proto: Proto) -> Proto {
         Proto::Mptcp => Proto::Tcp,
         other => other,
     }
+}
+
+/// Whether sockets bound to these devices may be in each other's way: one without has a part in all.
+pub fn may_meet(a: Option<Device>, b: Option<Device>) -> bool {
+    a.is_none() || b.is_none() || a == b
 }
 
 /// What a socket covers of one family's addresses.
@@ -210,6 +222,7 @@ mod tests {
             proto: Proto::Mptcp,
             addr: ours.parse().unwrap(),
             port: 80,
+            device: None,
             v6only: our_v6only,
             netns: Some(1),
         };
@@ -261,6 +274,7 @@ mod tests {
             proto: Proto::Tcp,
             addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             port: 80,
+            device: None,
             v6only: false,
             netns: Some(1),
         };
@@ -275,6 +289,33 @@ mod tests {
             Row::server(Proto::Tcp, "0.0.0.0:81", 1, "x"),
         ];
         assert_eq!(obstacles(&attempt, &rows), []);
+    }
+
+    #[test]
+    fn only_sockets_that_share_a_device_meet() {
+        for (ours, theirs, meet) in [
+            (None, None, true),
+            (None, Some("eth0"), true),
+            (Some("eth0"), None, true),
+            (Some("eth0"), Some("eth0"), true),
+            (Some("eth0"), Some("eth1"), false),
+        ] {
+            let device = |name: Option<&str>| Device::new(name?.as_bytes());
+            let attempt = Attempt {
+                proto: Proto::Udp,
+                addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                port: 53,
+                device: device(ours),
+                v6only: false,
+                netns: Some(1),
+            };
+            let rows = [Row {
+                device: device(theirs),
+                ..Row::server(Proto::Udp, "127.0.0.53:53", 1, "x")
+            }];
+            let got = obstacles(&attempt, &rows);
+            assert_eq!(got.len(), usize::from(meet), "{ours:?}, {theirs:?}");
+        }
     }
 
     #[test]
@@ -313,6 +354,7 @@ mod tests {
                 proto: Proto::Tcp,
                 addr: ours.parse().unwrap(),
                 port: 80,
+                device: None,
                 v6only: false,
                 netns: Some(1),
             };
@@ -328,6 +370,7 @@ mod tests {
             proto: Proto::Tcp,
             addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 80,
+            device: None,
             v6only: false,
             netns: Some(1),
         };

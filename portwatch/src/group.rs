@@ -3,8 +3,8 @@
 use crate::event::Proto;
 use crate::row::{Row, State};
 
-/// Joins servers with the same namespace, protocol, family, address and port, of rows in the order of
-/// [`Row::place`]. A joined row is that of the process with the lowest pid. It has all holders by their
+/// Joins servers with the same namespace, protocol, family, address, device and port, of rows in the order
+/// of [`Row::place`]. A joined row is that of the process with the lowest pid. It has all holders by their
 /// pid, the sums of what waits, may wait and was accepted, and no `sock` and `inode`, as its holders have
 /// different ones.
 pub fn servers<I: IntoIterator<Item = Row>>(rows: I) -> Servers<I::IntoIter> {
@@ -47,7 +47,7 @@ impl<I: Iterator<Item = Row>> Iterator for Servers<I> {
 fn is_beside(row: &Row, other: &Row) -> bool {
     fn place(row: &Row) -> impl PartialEq {
         let event = &row.event;
-        let local = (event.lport, event.laddr);
+        let local = (event.lport, event.laddr, row.device);
         (local, event.netns, event.proto, event.family)
     }
     place(row) == place(other)
@@ -98,6 +98,7 @@ fn join(first: &mut Row, mut other: Row) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
 
     fn server(local: &str, pid: u32) -> Row {
         Row::server(Proto::Tcp, local, pid, "worker")
@@ -107,7 +108,10 @@ mod tests {
     fn a_group_is_one_row_with_all_holders() {
         let mut elsewhere = server("0.0.0.0:80", 4);
         elsewhere.event.netns = Some(2);
+        let mut on_device = server("0.0.0.0:80", 7);
+        on_device.device = Device::new(b"eth0");
         let mut rows = vec![
+            on_device.clone(),
             server("0.0.0.0:80", 1),
             server("0.0.0.0:81", 2),
             Row {
@@ -119,6 +123,8 @@ mod tests {
             Row::connection(State::Estab, "0.0.0.0:80", "10.0.0.1:5", 1, "worker"),
             Row::server(Proto::Udp, "0.0.0.0:80", 6, "worker"),
         ];
+        on_device.device = Device::new(b"eth1");
+        rows.push(on_device);
         rows.sort_by_key(Row::place);
         let rows: Vec<Row> = servers(rows).collect();
         let pids: Vec<Vec<u32>> = (rows.iter())
@@ -127,14 +133,14 @@ mod tests {
                 holders.map(|x| x.pid).collect()
             })
             .collect();
-        let expected: &[&[u32]] = &[&[1, 3], &[1], &[4], &[5], &[6], &[2]];
+        let expected: &[&[u32]] = &[&[1, 3], &[1], &[7], &[7], &[4], &[5], &[6], &[2]];
         assert_eq!(pids, expected);
         assert_eq!(rows[0].recv_queue, Some(3));
         let room = (rows[0].event.backlog, rows[0].send_queue);
         assert_eq!(room, (Some(256), Some(256)));
         assert_eq!((rows[0].event.sock, rows[0].inode), (None, None));
         assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
-        assert_eq!(rows[5].event.sock, Some(20));
+        assert_eq!(rows[7].event.sock, Some(20));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod command;
 pub mod container;
 pub mod decode;
+pub mod device;
 pub mod errno;
 pub mod event;
 pub mod exit;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::bind::Refusal;
 use crate::clock::Clock;
+use crate::device::Device;
 use crate::event::{Comm, Proto};
 use crate::probe::cgroup2;
 use crate::process::{Lookup, Process};
@@ -224,10 +225,10 @@ pub fn started(pid: u32) -> Option<u64> {
     Some(Clock::new().wall(u64::try_from(boot).ok()?))
 }
 
-/// Whether the kernel refuses to bind to an address, and why. The kernel itself is asked, by a bind that
+/// Whether the kernel refuses to bind to an address on a device, and why. The kernel itself is asked, by a bind that
 /// takes no port: lists of addresses say nothing of local routes, of net.ipv4.ip_nonlocal_bind and
 /// its like, and of multicast.
-pub fn refusal(proto: Proto, addr: IpAddr) -> Option<Refusal> {
+pub fn refusal(proto: Proto, addr: IpAddr, device: Option<Device>) -> Option<Refusal> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
     let family = match addr {
         IpAddr::V4(_) => AddressFamily::INET,
@@ -238,6 +239,22 @@ pub fn refusal(proto: Proto, addr: IpAddr) -> Option<Refusal> {
         _ => SocketType::STREAM,
     };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).ok()?;
+    if let Some(device) = device {
+        let name = device.bytes();
+        // SAFETY: the descriptor is open, and there are as many bytes as told.
+        let refused = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                name.as_ptr().cast(),
+                name.len() as libc::socklen_t,
+            )
+        };
+        if refused != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENODEV) {
+            return Some(Refusal::NoDevice);
+        }
+    }
     let (on, size) = (1_i32, size_of::<i32>() as libc::socklen_t);
     // Where this is refused, the kernel picks a port for the moment, which does no harm.
     // SAFETY: the descriptor is open, and the value is of the size told.

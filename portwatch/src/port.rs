@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::bind::{self, Attempt, Obstacle, Refusal};
+use crate::device::Device;
 use crate::event::{Kind, Proto};
 use crate::filter::{Span, Spans};
 use crate::group;
@@ -15,6 +16,8 @@ pub struct Question {
     pub port: u16,
     /// `None`: any, so both wildcards are tried.
     pub addr: Option<IpAddr>,
+    /// The network device to which the socket is bound that is thought of.
+    pub device: Option<Device>,
     /// Tcp, udp or both.
     pub protos: Vec<Proto>,
     /// The network namespace in which a bind is thought of.
@@ -32,7 +35,7 @@ pub struct Rules {
     pub ephemeral: Span<u16>,
     /// But not these (net.ipv4.ip_local_reserved_ports).
     pub reserved: Spans<u16>,
-    /// Protocols with which the address of the question cannot be bound here.
+    /// Protocols with which the address or the device of the question cannot be bound here.
     pub refusals: Vec<(Proto, Refusal)>,
     /// Why others may have the port that are not among the rows, and so nothing is known to be free.
     pub unseen: Option<&'static str>,
@@ -115,6 +118,8 @@ impl Bind<'_> {
         // __inet_bind looks at the address first, __inet6_bind at the privilege, but at tcp with
         // multicast before that.
         match (self.refusal, self.denied) {
+            // It comes to no bind.
+            (Some(Refusal::NoDevice), _) => Some(Refusal::NoDevice.error()),
             (Some(refusal), false) => Some(refusal.error()),
             (Some(refusal), true) if self.attempt.addr.is_ipv4() || self.is_tcp_multicast() => {
                 Some(refusal.error())
@@ -133,6 +138,7 @@ impl Bind<'_> {
         let refusal = self.refusal.filter(|x| self.error() == Some(x.error()))?;
         Some(match refusal {
             Refusal::Foreign => "this machine does not have that address",
+            Refusal::NoDevice => "there is no such network interface here",
             Refusal::Invalid if self.is_tcp_multicast() => "tcp has no multicast",
             Refusal::Invalid => "the address means nothing without an interface",
         })
@@ -161,6 +167,7 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
         .filter(of_proto)
         .filter(|row| row.event.lport == Some(question.port))
         .filter(|row| question.addr.is_none_or(|addr| concerns(row, addr)))
+        .filter(|row| bind::may_meet(question.device, row.device))
         .partition(|row| group::serves(row));
     servers.sort_by_key(|row| row.place());
     let mut servers: Vec<Row> = group::servers(servers.into_iter().cloned()).collect();
@@ -178,6 +185,7 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
                 proto,
                 addr,
                 port: question.port,
+                device: question.device,
                 v6only: false,
                 netns: question.netns,
             };
@@ -216,8 +224,9 @@ fn concerns(row: &Row, addr: IpAddr) -> bool {
 }
 
 impl Report<'_> {
-    /// The addresses that are taken, when there are others that are free.
-    pub fn taken(&self) -> Vec<IpAddr> {
+    /// The addresses that are taken, with the devices of the sockets there, when there are others that are
+    /// free.
+    pub fn taken(&self) -> Vec<(IpAddr, Option<Device>)> {
         let [first, .., _] = &self.binds[..] else {
             // one address was asked for
             return Vec::new();
@@ -226,10 +235,10 @@ impl Report<'_> {
         if first.obstacles.iter().any(|x| all(&x)) {
             return Vec::new();
         }
-        let mut addrs: Vec<IpAddr> = (self.binds.iter())
+        let mut addrs: Vec<(IpAddr, Option<Device>)> = (self.binds.iter())
             .flat_map(|x| &x.obstacles)
             .filter(|x| x.hard)
-            .filter_map(|x| x.row.event.laddr)
+            .filter_map(|x| Some((x.row.event.laddr?, x.row.device)))
             .collect();
         addrs.sort();
         addrs.dedup();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use crate::device::Device;
 use crate::event::{Event, Field, Peer, Value, spelled};
 use crate::group;
 use crate::usual;
@@ -48,6 +49,8 @@ pub struct Row {
     /// connected or accepted it, in a snapshot the holder with the lowest pid.
     pub event: Event,
     pub state: State,
+    /// The network device that it is bound to; `None` also where only events or /proc tell of it.
+    pub device: Option<Device>,
     /// Bound, listening or established since: nanoseconds since the Unix epoch.
     pub since: Option<u64>,
     /// `ss`'s Recv-Q: bytes not read yet; of a listener the connections that wait to be accepted.
@@ -65,6 +68,7 @@ pub struct Row {
 pub enum Column {
     Event(Field),
     State,
+    Device,
     Since,
     RecvQueue,
     SendQueue,
@@ -83,6 +87,7 @@ impl Column {
         Column::Event(Field::Lport),
         Column::Event(Field::Raddr),
         Column::Event(Field::Rport),
+        Column::Device,
         Column::Event(Field::Sock),
         Column::Event(Field::Netns),
         Column::Event(Field::Pid),
@@ -115,6 +120,7 @@ impl Column {
         match self {
             Column::Event(field) => field.as_str(),
             Column::State => "state",
+            Column::Device => "device",
             Column::Since => "since",
             Column::RecvQueue => "recv_queue",
             Column::SendQueue => "send_queue",
@@ -136,7 +142,13 @@ impl Row {
     /// next to each other.
     pub fn place(&self) -> impl Ord + use<> {
         let event = &self.event;
-        let local = (event.lport, event.proto, event.laddr, event.netns);
+        let local = (
+            event.lport,
+            event.proto,
+            event.laddr,
+            event.netns,
+            self.device,
+        );
         let only_bound = !group::serves(self);
         (local, event.family, event.raddr, event.rport, only_bound)
     }
@@ -147,6 +159,7 @@ impl Row {
         match column {
             Column::Event(field) => self.event.value(field),
             Column::State => Some(Value::Text(Cow::Borrowed(self.state.as_str()))),
+            Column::Device => self.device.as_ref().map(|x| Value::Text(x.text())),
             Column::Since => self.since.map(Value::Time),
             Column::RecvQueue => int(self.recv_queue),
             Column::SendQueue => int(self.send_queue),
@@ -239,6 +252,7 @@ impl Row {
             } else {
                 State::Unconn
             },
+            device: None,
             since: None,
             recv_queue: Some(0),
             send_queue: listener.then_some(128),

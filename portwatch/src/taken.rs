@@ -255,6 +255,7 @@ mod tests {
             recv_queue: None,
             send_queue: None,
             inode: None,
+            device: None,
             v6only: None,
         };
         taken.refresh(vec![row], SECOND);

@@ -3,12 +3,14 @@
 
 mod elsewhere;
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use portwatch::bind::{Attempt, obstacles};
+use portwatch::device::Device;
 use portwatch::event::Proto;
 use portwatch::machine::refusal;
 use portwatch::port::Bind;
@@ -48,6 +50,10 @@ fn main() {
         ),
         ("a_free_port_is_free", free),
         ("another_namespace_has_ports_of_its_own", other_namespace),
+        (
+            "sockets_of_other_devices_of_the_namespace_are_not_in_the_way",
+            devices,
+        ),
         (
             "multicast_and_broadcast_are_bound_as_the_kernel_has_it",
             multicast,
@@ -109,6 +115,18 @@ fn open(
     v6only: bool,
     reuse: bool,
 ) -> std::io::Result<Socket> {
+    open_on(None, proto, addr, port, v6only, reuse)
+}
+
+/// The same, bound to a device.
+fn open_on(
+    device: Option<&str>,
+    proto: Protocol,
+    addr: IpAddr,
+    port: u16,
+    v6only: bool,
+    reuse: bool,
+) -> std::io::Result<Socket> {
     let kind = match proto {
         Protocol::UDP => Type::DGRAM,
         _ => Type::STREAM,
@@ -122,6 +140,7 @@ fn open(
         socket.set_only_v6(v6only)?;
     }
     socket.set_reuse_address(reuse)?;
+    socket.bind_device(device.map(str::as_bytes))?;
     socket.bind(&SocketAddr::new(addr, port).into())?;
     Ok(socket)
 }
@@ -130,8 +149,12 @@ fn open(
 fn server(proto: Protocol, addr: &str, v6only: bool) -> (Socket, u16) {
     let reuse = proto != Protocol::UDP;
     let socket = open(proto, addr.parse().unwrap(), 0, v6only, reuse).unwrap();
-    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    let port = port_of(&socket);
     (socket, port)
+}
+
+fn port_of(socket: &Socket) -> u16 {
+    socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
 fn snapshot() -> Vec<Row> {
@@ -160,31 +183,46 @@ fn compare(
     port: u16,
     situation: &str,
 ) -> bool {
+    compare_on(None, rows, proto, (addr, v6only), port, situation)
+}
+
+/// The same of a bind on a device.
+fn compare_on(
+    device: Option<&str>,
+    rows: &[Row],
+    proto: Protocol,
+    (addr, v6only): (&str, bool),
+    port: u16,
+    situation: &str,
+) -> bool {
     let tcp = proto == Protocol::TCP;
     let addr: IpAddr = addr.parse().unwrap();
     let attempt = Attempt {
         proto: if tcp { Proto::Tcp } else { Proto::Udp },
         addr,
         port,
+        device: device.and_then(|name| Device::new(name.as_bytes())),
         v6only,
         netns: netns(),
     };
     let forecast = Bind {
         attempt,
-        refusal: refusal(attempt.proto, addr),
+        refusal: refusal(attempt.proto, addr, attempt.device),
         denied: false,
         obstacles: obstacles(&attempt, rows),
     };
-    let truth = |reuse| match open(proto, addr, port, v6only, reuse) {
+    let truth = |reuse| match open_on(device, proto, addr, port, v6only, reuse) {
         Ok(_) => None,
         Err(error) => match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Some("EADDRINUSE"),
             Some(libc::EADDRNOTAVAIL) => Some("EADDRNOTAVAIL"),
             Some(libc::EINVAL) => Some("EINVAL"),
+            Some(libc::ENODEV) => Some("ENODEV"),
             _ => panic!("{situation}: {addr}: {error}"),
         },
     };
-    let what = format!("{situation}: a bind to {addr}, v6only {v6only}: {forecast:#?}");
+    let what =
+        format!("{situation}: a bind to {addr} on {device:?}, v6only {v6only}: {forecast:#?}");
     for reuse in [false, true] {
         let truth = truth(reuse);
         // No error may come where none was foretold, and none may stay away that is certain.
@@ -227,7 +265,7 @@ fn mptcp() {
         true,
     ) {
         Ok(socket) => {
-            let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+            let port = port_of(&socket);
             (socket, port)
         }
         Err(error) => {
@@ -305,7 +343,7 @@ fn no_reuse() {
     listener.listen(2).unwrap();
     let local = "127.0.0.1".parse().unwrap();
     let bound = open(Protocol::TCP, local, 0, false, false).unwrap();
-    let own = bound.local_addr().unwrap().as_socket().unwrap().port();
+    let own = port_of(&bound);
     bound.connect(&SocketAddr::new(local, at).into()).unwrap();
     check(Protocol::TCP, own, "a client that was bound first");
     let client = TcpStream::connect((local, at)).unwrap();
@@ -366,6 +404,74 @@ fn other_namespace() {
     assert_eq!(row.event.lport, Some(port));
     assert_ne!(row.event.netns, netns());
     check(Protocol::TCP, port, "free");
+}
+
+fn devices() {
+    // Both ends have the same address of the link, as different links may.
+    let script = "ip link add pw0 type veth peer name pw1 && \
+                  ip link set pw0 up && ip link set pw1 up && \
+                  ip addr add 192.0.2.1/24 dev pw0 && \
+                  ip addr add fe80::1/64 dev pw0 nodad && ip addr add fe80::1/64 dev pw1 nodad";
+    let made = Command::new("sh").args(["-c", script]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("NOT RUN: no pair of devices can be made here");
+        return;
+    }
+    const DEVICES: [Option<&str>; 4] = [None, Some("lo"), Some("pw0"), Some("pw1")];
+    let tries = || {
+        let addrs = ATTEMPTS.into_iter();
+        addrs.chain([("192.0.2.1", false), ("fe80::1", false)])
+    };
+    let check = |proto, port, situation: &str| {
+        let rows = snapshot();
+        for device in DEVICES.into_iter().chain([Some("pw9")]) {
+            for what in tries() {
+                compare_on(device, &rows, proto, what, port, situation);
+            }
+        }
+        rows
+    };
+    for proto in [Protocol::TCP, Protocol::UDP] {
+        let tcp = proto == Protocol::TCP;
+        for device in DEVICES {
+            for (addr, v6only) in tries() {
+                let at = addr.parse().unwrap();
+                // Some addresses are not on that device.
+                let Ok(socket) = open_on(device, proto, at, 0, v6only, tcp) else {
+                    continue;
+                };
+                if tcp {
+                    socket.listen(1).unwrap();
+                }
+                let situation = format!("a server at {addr} on {device:?}, v6only {v6only}");
+                let port = port_of(&socket);
+                let rows = check(proto, port, &situation);
+                let row = rows.iter().find(|row| row.event.lport == Some(port));
+                let told = row.unwrap().device;
+                let told = told.as_ref().map(Device::text);
+                assert_eq!(told.as_deref(), device, "{situation}");
+            }
+        }
+    }
+    // One that only the address binds to a device.
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+    let at = SocketAddrV6::new("fe80::1".parse().unwrap(), 0, 0, index_of(c"pw1"));
+    socket.bind(&at.into()).unwrap();
+    check(Protocol::UDP, port_of(&socket), "udp at fe80::1%pw1");
+    // What a listener accepts is bound as it is.
+    let local = "127.0.0.1".parse().unwrap();
+    let listener = open_on(Some("lo"), Protocol::TCP, local, 0, false, true).unwrap();
+    listener.listen(1).unwrap();
+    let port = port_of(&listener);
+    let _client = TcpStream::connect((local, port)).unwrap();
+    let _accepted = listener.accept().unwrap();
+    drop(listener);
+    check(Protocol::TCP, port, "a connection on lo");
+}
+
+fn index_of(name: &std::ffi::CStr) -> u32 {
+    // SAFETY: the name ends with a NUL.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 fn multicast() {

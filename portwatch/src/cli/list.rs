@@ -37,6 +37,7 @@ is unusual, as !REMARK: a known program on another port, or another program on a
 
 Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent values are left out:
   proto state family laddr lport raddr rport  the socket; state as in ss
+  device                  network interface that it is bound to; in text as in ss, 127.0.0.53%lo:53
   sock netns inode        socket cookie, network namespace, inode number in /proc/PID/fd
   pid ppid uid user comm exe args parents cgroup container unit
                           the process that has it open; of several the one with the lowest pid

@@ -271,7 +271,7 @@ mod tests {
             ("record s.db --max-size 4K", "at least 1M"),
             ("record s.db --max-size much", "write bytes, or 512K"),
             ("record s.db -n", "--output"),
-            ("who", "[ADDR:]PORT"),
+            ("who", "[ADDR[%DEV]:]PORT"),
             ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
             ("trace -t --", "no command after --"),
             ("record s.db --", "no command after --"),

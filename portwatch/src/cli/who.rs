@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use crate::device::Device;
+
 use super::{MomentArgs, ReportFormat, SourceChoice};
 
 /// Say who has a port, who uses it, and what would become of a bind to it now
@@ -17,6 +19,7 @@ Examples:
   portwatch who 8080
   portwatch who 127.0.0.1:8080 -t         a bind to this address
   portwatch who [::1]:53
+  portwatch who 127.0.0.53%lo:53          a bind on this interface; also [fe80::1%eth0]:80, *%eth0:80
   portwatch who 8080 --wait               stay, and tell who takes or frees it
   portwatch who 8080 --from s.db --at 03:12     of a session, as it was then, and what happened before
 
@@ -28,9 +31,11 @@ connection of IPv6 is for IPv6 only; if it is not, it stops a bind to 0.0.0.0.
 An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless
 net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast
 of IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL).
+Sockets bound to an interface (SO_BINDTODEVICE) stop binds on the same one and on none.
 
 JSON is one object with these keys; with --wait the events follow, an object a line as from trace:
-  port addr netns    the question; addr only when there was one
+  port addr device netns
+                     the question; addr and device only when there was one
   protocols          for tcp and udp each:
     proto
     servers          rows as from `portwatch list -o json`, and started: start of the process
@@ -38,7 +43,8 @@ JSON is one object with these keys; with --wait the events follow, an object a l
     peers            addresses at their other end: raddr, count
     clients          connections from here to this port: pid, comm, raddr, count
     binds            what would become of a bind: laddr, error (absent: it succeeds), the same with
-                     that option as error_with_reuseaddr, obstacles (laddr, state, pid, comm, why).
+                     that option as error_with_reuseaddr, obstacles (laddr, device, state,
+                     pid, comm, why).
                      Where an error depends on what nobody tells, error_if and
                      error_with_reuseaddr_if say on what: it comes only if one of these is so. Of a
                      session that holds only the sockets of a command: only those known to fail
@@ -48,8 +54,8 @@ JSON is one object with these keys; with --wait the events follow, an object a l
   at history         of a session: the moment; the latest events of binds, listens and ends on the port
                      before it, as from trace, the last one last")]
 pub struct WhoArgs {
-    /// PORT, or ADDRESS:PORT with IPv6 in brackets
-    #[arg(value_name = "[ADDR:]PORT")]
+    /// PORT, or ADDRESS:PORT with IPv6 in brackets, or ADDRESS%INTERFACE:PORT
+    #[arg(value_name = "[ADDR[%DEV]:]PORT")]
     pub target: Target,
 
     /// Only tcp, mptcp included; with -U both
@@ -85,6 +91,7 @@ pub struct WhoArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     pub addr: Option<IpAddr>,
+    pub device: Option<Device>,
     pub port: u16,
 }
 
@@ -92,30 +99,45 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let target = match (text.parse(), text.parse::<SocketAddr>()) {
-            (_, Ok(SocketAddr::V6(socket))) if socket.scope_id() != 0 => {
-                return Err(format!(
-                    "'{text}' names an interface, and those are not told apart: write [{}]:{}",
-                    socket.ip(),
-                    socket.port()
-                ));
-            }
+        let (plain, name) = without_device(text).unzip();
+        let device = match name {
+            Some(name) => Some(Device::new(name.as_bytes()).ok_or_else(|| {
+                format!("'{name}' is no name of a network interface: those have 1 to 15 letters")
+            })?),
+            None => None,
+        };
+        let plain: &str = plain.as_deref().unwrap_or(text);
+        let target = match (plain.parse(), plain.parse::<SocketAddr>()) {
             (Ok(port), _) => Some((None, port)),
             (_, Ok(socket)) => Some((Some(socket.ip()), socket.port())),
-            _ => text
+            _ => plain
                 .strip_prefix("*:")
                 .and_then(|port| Some((None, port.parse().ok()?))),
         };
         match target {
             Some((addr, port)) if port > 0 => Ok(Self {
                 addr: addr.map(|x| x.to_canonical()),
+                device,
                 port,
             }),
             _ => Err(format!(
-                "'{text}' is not a port from 1 to 65535: write 8080, 127.0.0.1:8080 or [::1]:8080"
+                "'{text}' is not a port from 1 to 65535: write 8080, 127.0.0.1:8080, [::1]:8080 or \
+                 127.0.0.1%lo:8080"
             )),
         }
     }
+}
+
+/// Takes the device out of `127.0.0.53%lo:53`, `[fe80::1]%eth0:80` and `[fe80::1%eth0]:80`; `None` where
+/// there is none.
+fn without_device(text: &str) -> Option<(String, &str)> {
+    let (place, port) = text.rsplit_once(':')?;
+    let (addr, device) = place.split_once('%')?;
+    let (addr, device) = match (addr.starts_with('['), addr.ends_with(']')) {
+        (true, false) => (format!("{addr}]"), device.strip_suffix(']')?),
+        _ => (addr.to_owned(), device),
+    };
+    Some((format!("{addr}:{port}"), device))
 }
 
 #[cfg(test)]
@@ -125,13 +147,30 @@ mod tests {
     #[test]
     fn a_target_is_a_port_with_or_without_address() {
         for (text, expected) in [
-            ("8080", Some((None, 8080))),
-            ("*:8080", Some((None, 8080))),
-            ("127.0.0.1:8080", Some((Some("127.0.0.1"), 8080))),
-            ("[::1]:8080", Some((Some("::1"), 8080))),
-            ("[fe80::1%2]:8080", None),
-            ("[::]:8080", Some((Some("::"), 8080))),
-            ("[::ffff:10.0.0.1]:80", Some((Some("10.0.0.1"), 80))),
+            ("8080", Some((None, None, 8080))),
+            ("*:8080", Some((None, None, 8080))),
+            ("127.0.0.1:8080", Some((Some("127.0.0.1"), None, 8080))),
+            ("[::1]:8080", Some((Some("::1"), None, 8080))),
+            ("[::]:8080", Some((Some("::"), None, 8080))),
+            ("[::ffff:10.0.0.1]:80", Some((Some("10.0.0.1"), None, 80))),
+            (
+                "127.0.0.53%lo:53",
+                Some((Some("127.0.0.53"), Some("lo"), 53)),
+            ),
+            (
+                "[fe80::1%eth0]:53",
+                Some((Some("fe80::1"), Some("eth0"), 53)),
+            ),
+            (
+                "[fe80::1]%eth0:53",
+                Some((Some("fe80::1"), Some("eth0"), 53)),
+            ),
+            ("*%eth0:53", Some((None, Some("eth0"), 53))),
+            ("[fe80::1%eth0:53", None),
+            ("127.0.0.53%:53", None),
+            ("127.0.0.53%sixteen--letters:53", None),
+            ("127.0.0.53%lo", None),
+            ("%lo:53", None),
             ("0", None),
             ("65536", None),
             ("http", None),
@@ -139,8 +178,9 @@ mod tests {
             ("8080/tcp", None),
             ("", None),
         ] {
-            let expected = expected.map(|(addr, port)| Target {
+            let expected = expected.map(|(addr, device, port)| Target {
                 addr: addr.map(|x: &str| x.parse().unwrap()),
+                device: device.and_then(|x: &str| Device::new(x.as_bytes())),
                 port,
             });
             assert_eq!(text.parse().ok(), expected, "{text}");

@@ -18,6 +18,7 @@ use super::check::Check;
 use super::names;
 use super::types::Type;
 
+use crate::device::Device;
 use crate::event::{self, Event, Field, Kind, Origin, Peer, Value};
 use crate::row::{Column, Row, State};
 use crate::sanitize;
@@ -69,6 +70,7 @@ impl Subject for Row {
                 ..sample()
             },
             state: State::Listen,
+            device: Device::new(b"lo"),
             since: Some(1),
             recv_queue: Some(1),
             send_queue: Some(1),

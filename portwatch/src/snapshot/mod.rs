@@ -225,6 +225,7 @@ impl Join {
         Row {
             event,
             state: socket.state,
+            device: socket.device,
             since: None,
             recv_queue: Some(socket.recv_queue),
             send_queue: socket.send_queue,

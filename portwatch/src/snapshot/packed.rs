@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::socket::{Socket, Traffic};
+use crate::device::Device;
 use crate::event::{Family, Proto};
 use crate::row::State;
 
@@ -42,6 +43,9 @@ impl Packed {
                 IpAddr::V6(address) => self.bytes.extend(address.octets()),
             }
         }
+        let device = socket.device.as_ref().map_or(&[][..], Device::bytes);
+        self.bytes.push(device.len() as u8);
+        self.bytes.extend(device);
         // No number of the kernel's is so high that it would be taken for none.
         let maybe = |number: Option<u64>| number.map_or(0, |number| number.wrapping_add(1));
         self.number(maybe(socket.netns.map(u64::from)));
@@ -117,6 +121,9 @@ fn unpack(rest: &mut &[u8]) -> Option<(Socket, bool)> {
         true => Some(endpoint(rest, flag(4))?),
         false => None,
     };
+    let [length] = *take(rest)?;
+    let (device, others) = rest.split_at_checked(length.into())?;
+    *rest = others;
     let maybe = |number: u64| number.checked_sub(1);
     let socket = Socket {
         proto: *Proto::ALL.get(usize::from(kind >> 4))?,
@@ -124,6 +131,7 @@ fn unpack(rest: &mut &[u8]) -> Option<(Socket, bool)> {
         state: *State::ALL.get(usize::from(kind & 0xf))?,
         local,
         remote,
+        device: Device::new(device),
         netns: maybe(number(rest)?).map(|x| x as u32),
         sock: maybe(number(rest)?),
         inode: maybe(number(rest)?),
@@ -194,12 +202,19 @@ mod tests {
     }
 
     prop_compose! {
+        fn device()(name in proptest::collection::vec(1_u8.., 1..16)) -> Device {
+            Device::new(&name).unwrap()
+        }
+    }
+
+    prop_compose! {
         fn socket()(
             proto in select(Proto::ALL),
             family in select(Family::ALL),
             state in select(State::ALL),
             local: (IpAddr, u16),
             remote: Option<(IpAddr, u16)>,
+            device in option::of(device()),
             netns: Option<u32>,
             sock in option::of(0..u64::MAX),
             inode in option::of(0..u64::MAX),
@@ -207,8 +222,8 @@ mod tests {
             traffic in option::of(traffic()),
         ) -> Socket {
             Socket {
-                proto, family, state, local, remote, netns, sock, inode, v6only, uid, recv_queue,
-                send_queue, traffic,
+                proto, family, state, local, remote, device, netns, sock, inode, v6only, uid,
+                recv_queue, send_queue, traffic,
             }
         }
     }
@@ -222,6 +237,7 @@ mod tests {
             state: State::Estab,
             local: (Ipv4Addr::new(192, 0, 2, 1).into(), 443),
             remote: Some((Ipv4Addr::new(198, 51, 100, 7).into(), 40_000)),
+            device: None,
             netns: Some(4_026_531_840),
             sock: Some(5_000_000),
             inode: Some(80_000_000),

@@ -114,6 +114,7 @@ fn socket(line: &[u8], proto: Proto, family: Family, netns: Option<u32>) -> Opti
         state,
         local,
         remote: (remote.1 != 0).then_some(remote),
+        device: None,
         netns,
         sock: None,
         inode: (inode != 0).then_some(inode),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::device::Device;
 use crate::event::{Event, Family, Kind, Origin, Proto};
 use crate::group::is_server;
 use crate::row::State;
@@ -14,6 +15,8 @@ pub struct Socket {
     pub local: (IpAddr, u16),
     /// `None` without a peer.
     pub remote: Option<(IpAddr, u16)>,
+    /// The network device that it is bound to; `None` from /proc, which tells of none.
+    pub device: Option<Device>,
     /// Inode number of its network namespace; `None` where that cannot be told.
     pub netns: Option<u32>,
     /// The kernel's cookie; `None` where /proc is all there is, and for those of mptcp that share one.
@@ -43,7 +46,13 @@ pub struct Traffic {
 impl Socket {
     /// See [`Row::place`](crate::row::Row::place), whose order this is.
     pub fn place(&self) -> impl Ord + use<> {
-        let local = (self.local.1, self.proto, self.local.0, self.netns);
+        let local = (
+            self.local.1,
+            self.proto,
+            self.local.0,
+            self.netns,
+            self.device,
+        );
         let remote = self.remote.unzip();
         let only_bound = !is_server(self.state, Some(self.proto));
         (local, self.family, remote, only_bound)

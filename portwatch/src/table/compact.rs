@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::device::Device;
 use crate::event::{Comm, Context, Event, Family, Kind, Origin, Peer, Proto};
 use crate::row::{Row, State};
 use crate::service;
@@ -72,6 +73,7 @@ pub struct Compact {
     pub proto: Option<Proto>,
     pub family: Option<Family>,
     pub state: State,
+    pub device: Option<Device>,
     pub v6only: Option<bool>,
 }
 
@@ -110,6 +112,7 @@ impl Compact {
             proto: event.proto,
             family: event.family,
             state,
+            device: None,
             v6only: None,
         }
     }
@@ -127,6 +130,7 @@ impl Compact {
     /// Takes over from a snapshot what no event tells.
     pub fn refresh(&mut self, row: &Row, holders: Option<Holders>) {
         self.inode = row.inode.into();
+        self.device = row.device;
         self.v6only = row.v6only;
         self.recv_queue = row.recv_queue.into();
         self.send_queue = row.send_queue.into();
@@ -191,6 +195,7 @@ impl Compact {
         Row {
             event,
             state: self.state,
+            device: self.device,
             since: self.since.get(),
             recv_queue: self.recv_queue.get(),
             send_queue: self.send_queue.get(),
@@ -218,6 +223,7 @@ mod tests {
             let row = Row {
                 event: Event { service, ..event.clone() },
                 state: State::Estab,
+                device: Device::new(b"eth0"),
                 since: since.map(u64::from),
                 recv_queue: queue.map(u32::from),
                 send_queue: queue.map(u32::from),

@@ -323,6 +323,7 @@ impl Table {
         if let Some(before) = self.take(key).map(|open| open.socket) {
             socket.holders = before.holders;
             socket.inode = before.inode;
+            socket.device = before.device;
             if socket.pid.get().is_none() {
                 socket.pid = before.pid;
                 socket.tid = before.tid;

@@ -89,6 +89,7 @@ impl World {
             recv_queue: Some(0),
             send_queue: Some(0),
             inode: Some(self.cookie + 1_000),
+            device: None,
             v6only: None,
         };
         self.sockets.insert(self.cookie, Socket { row, held: true });
@@ -205,6 +206,7 @@ fn anchor() -> Row {
         recv_queue: None,
         send_queue: None,
         inode: None,
+        device: None,
         v6only: None,
     }
 }
@@ -509,6 +511,7 @@ fn a_cookie_that_came_later_is_no_other_socket() {
         event: event(Kind::Listen, 1, 5, 80, None),
         state: State::Listen,
         inode: Some(1),
+        device: None,
         v6only: None,
         ..anchor()
     };
@@ -541,6 +544,7 @@ fn holders_are_those_of_the_last_snapshot_and_the_owner_stays() {
         event: event(Kind::Listen, 1, 1, 80, None),
         state: State::Listen,
         inode: Some(1),
+        device: None,
         v6only: None,
         recv_queue: Some(3),
         ..anchor()

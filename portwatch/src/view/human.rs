@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::device::Device;
+use crate::sanitize;
+
 /// Appends microseconds as `7us`, `1.2ms`, `3.45s`, `2m05s`, `1h02m`, `3d04h`.
 pub fn push_us(out: &mut String, us: u64) {
     let seconds = us / 1_000_000;
@@ -33,6 +36,17 @@ pub fn push_bytes(out: &mut String, bytes: u64) {
 /// Appends `192.0.2.1:80` or `[2001:db8::1]:80`; `-` when there is neither address nor port, `*`
 /// for the one that is missing.
 pub fn push_endpoint(out: &mut String, addr: Option<IpAddr>, port: Option<u16>) {
+    push_local(out, addr, None, port);
+}
+
+/// The same with the device that the socket is bound to, as `ss` has it: `127.0.0.53%lo:53`,
+/// `[fe80::1]%eth0:80`.
+pub fn push_local(
+    out: &mut String,
+    addr: Option<IpAddr>,
+    device: Option<Device>,
+    port: Option<u16>,
+) {
     match addr {
         None if port.is_none() => return out.push('-'),
         None => out.push('*'),
@@ -41,6 +55,10 @@ pub fn push_endpoint(out: &mut String, addr: Option<IpAddr>, port: Option<u16>) 
             // Writing to a String cannot fail.
             let _ = write!(out, "[{addr}]");
         }
+    }
+    if let Some(device) = device {
+        out.push('%');
+        sanitize::push(out, device.bytes());
     }
     out.push(':');
     match port {
@@ -101,6 +119,19 @@ mod tests {
             (u64::MAX, "15.9E"),
         ] {
             assert_eq!(with(|out| push_bytes(out, bytes)), expected);
+        }
+    }
+
+    #[test]
+    fn a_device_stands_between_address_and_port() {
+        for (addr, device, expected) in [
+            (Some("127.0.0.53"), &b"lo"[..], "127.0.0.53%lo:53"),
+            (Some("fe80::1"), b"eth0", "[fe80::1]%eth0:53"),
+            (None, b"a\x1b", "*%a\\x1b:53"),
+        ] {
+            let addr = addr.map(|x| x.parse().unwrap());
+            let text = with(|out| push_local(out, addr, Device::new(device), Some(53)));
+            assert_eq!(text, expected);
         }
     }
 

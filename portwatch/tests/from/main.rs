@@ -87,6 +87,7 @@ fn before() -> Kept {
             recv_queue: Some(0),
             send_queue: Some(128),
             inode: Some(77),
+            device: None,
             v6only: None,
         },
         bound: true,

@@ -3,7 +3,7 @@
 mod past;
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -82,6 +82,7 @@ fn question(args: &WhoArgs, netns: Option<u32>) -> Question {
     Question {
         port: args.target.port,
         addr: args.target.addr,
+        device: args.target.device,
         protos: protos(args),
         netns,
     }
@@ -139,6 +140,8 @@ fn rules(question: &Question) -> Rules {
         _ => (32768, 60999),
     };
     let reserved = setting("ip_local_reserved_ports");
+    // Everyone has this one.
+    let addr = question.addr.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     Rules {
         unprivileged_start: setting("ip_unprivileged_port_start")
             .parse()
@@ -148,7 +151,7 @@ fn rules(question: &Question) -> Rules {
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
         unseen: None,
         refusals: (question.protos.iter())
-            .filter_map(|&proto| Some((proto, machine::refusal(proto, question.addr?)?)))
+            .filter_map(|&proto| Some((proto, machine::refusal(proto, addr, question.device)?)))
             .collect(),
     }
 }

@@ -24,6 +24,7 @@ fn kept(port: u16, sock: u64, state: State) -> Kept {
             recv_queue: None,
             send_queue: None,
             inode: None,
+            device: None,
             v6only: None,
         },
         bound: true,

@@ -51,6 +51,8 @@ const CLOSE: u32 = 1 << 7;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub socket: Socket,
+    /// Number of the network device that it is bound to; 0: of none.
+    pub interface: u32,
     /// Carries (part of) an MPTCP connection, as far as the kernel tells.
     pub subflow: bool,
 }
@@ -170,8 +172,7 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
     }
     let laddr = address(family, &mut fixed);
     let raddr = address(family, &mut fixed);
-    // interface
-    fixed.advance(4);
+    let interface = fixed.get_u32_ne();
     let cookie = u64::from(fixed.get_u32_ne()) | u64::from(fixed.get_u32_ne()) << 32;
     // when the timer expires
     fixed.advance(4);
@@ -184,6 +185,7 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
         state,
         local: (laddr, lport),
         remote: (rport != 0).then_some((raddr, rport)),
+        device: None,
         netns: query.netns,
         sock: Some(cookie).filter(|cookie| !matches!(*cookie, 0 | u64::MAX)),
         inode: (inode != 0).then_some(inode.into()),
@@ -206,7 +208,11 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
             _ => {}
         }
     }
-    Some(Found { socket, subflow })
+    Some(Found {
+        socket,
+        interface,
+        subflow,
+    })
 }
 
 /// Type and value of each, up to the first that is not whole.
@@ -274,7 +280,7 @@ mod tests {
             body.extend(Ipv4Addr::new(127, 0, 0, last).to_ipv6_mapped().octets());
         }
         // interface, cookie, expires, queues, uid, inode
-        for word in [0_u32, 5, 1, 0, 11, 12, 1000, 4242] {
+        for word in [3_u32, 5, 1, 0, 11, 12, 1000, 4242] {
             body.extend(word.to_ne_bytes());
         }
         attribute(&mut body, SKV6ONLY, &[1]);
@@ -322,6 +328,7 @@ mod tests {
             state: State::Estab,
             local: ("127.0.0.1".parse().unwrap(), 8080),
             remote: Some(("127.0.0.2".parse().unwrap(), 50000)),
+            device: None,
             netns: Some(7),
             sock: Some(5 | 1 << 32),
             inode: Some(4242),
@@ -336,8 +343,12 @@ mod tests {
                 tx_bytes: 600,
             }),
         };
-        let subflow = true;
-        assert_eq!(found, [Found { socket, subflow }]);
+        let expected = Found {
+            socket,
+            interface: 3,
+            subflow: true,
+        };
+        assert_eq!(found, [expected]);
     }
 
     #[test]

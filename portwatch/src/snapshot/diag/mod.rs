@@ -3,7 +3,7 @@
 
 mod message;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::OwnedFd;
@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use self::message::{Found, parse, request};
 use super::packed::Packed;
+use crate::device::Device;
 use crate::event::{Family, Proto};
 
 /// The kernel fills up to 32 KiB at a time.
@@ -59,6 +60,8 @@ fn attempt(query: Query, found: &mut Packed) -> Result<End> {
     let (mut interrupted, mut subflows) = (false, false);
     let mut some = Vec::new();
     let mut cookies = HashSet::new();
+    // Few sockets are bound to one, and those few to the same.
+    let mut devices = HashMap::new();
     loop {
         let (count, length) =
             retry_on_intr(|| rustix::net::recv(&netlink, &mut buffer[..], RecvFlags::TRUNC))?;
@@ -67,7 +70,16 @@ fn attempt(query: Query, found: &mut Packed) -> Result<End> {
         }
         let part = parse(&buffer[..count], query, &mut some)?;
         interrupted |= part.interrupted;
-        for Found { socket, subflow } in some.drain(..) {
+        for Found {
+            mut socket,
+            interface,
+            subflow,
+        } in some.drain(..)
+        {
+            if interface != 0 {
+                let device = devices.entry(interface);
+                socket.device = *device.or_insert_with(|| Device::of_index(interface));
+            }
             // A table that changes while it is read may show one twice. MPTCP sockets may share
             // their cookie.
             let mptcp = socket.proto == Proto::Mptcp;

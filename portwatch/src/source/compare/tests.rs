@@ -17,6 +17,7 @@ fn socket(proto: Proto, state: State, inode: u64) -> Socket {
         state,
         local: (local, port),
         remote: connected.then_some((local, 9)),
+        device: None,
         netns: Some(1),
         sock: Some(inode + 500),
         inode: Some(inode),

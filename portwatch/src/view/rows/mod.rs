@@ -86,6 +86,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::device::Device;
     use crate::event::{Field, Proto};
 
     fn rows() -> Vec<Row> {
@@ -93,6 +94,7 @@ mod tests {
             Row::server(Proto::Tcp, "0.0.0.0:2222", 640, "sshd"),
             Row::server(Proto::Udp, "[::1]:53", 512, "a,\"\x1b"),
         ];
+        rows[1].device = Device::new(b"lo");
         rows[0].since = Some(1_700_000_000_000_000_123);
         rows[1].event.pid = None;
         rows
@@ -108,16 +110,16 @@ mod tests {
     fn json_leaves_out_what_is_absent() {
         expect![[r#"
             {"proto":"tcp","state":"LISTEN","family":"ipv4","laddr":"0.0.0.0","lport":2222,"sock":6400,"netns":1,"pid":640,"uid":0,"comm":"sshd","user":"root","holders":[{"pid":640,"comm":"sshd","sock":6400}],"since":"2023-11-14T22:13:20.000000123Z","backlog":128,"recv_queue":0,"send_queue":128,"inode":64000,"note":"ssh on an unusual port (usually 22)"}
-            {"proto":"udp","state":"UNCONN","family":"ipv6","laddr":"::1","lport":53,"sock":5120,"netns":1,"uid":0,"comm":"a,\"\u001b","user":"root","holders":[{"pid":512,"comm":"a,\"\u001b","sock":5120}],"recv_queue":0,"inode":51200,"note":"not a usual domain server"}
+            {"proto":"udp","state":"UNCONN","family":"ipv6","laddr":"::1","lport":53,"device":"lo","sock":5120,"netns":1,"uid":0,"comm":"a,\"\u001b","user":"root","holders":[{"pid":512,"comm":"a,\"\u001b","sock":5120}],"recv_queue":0,"inode":51200,"note":"not a usual domain server"}
         "#]].assert_eq(&text(&Rows::Json(None)));
     }
 
     #[test]
     fn csv_has_a_cell_for_each_column() {
         expect![[r#"
-            proto,state,family,laddr,lport,raddr,rport,sock,netns,pid,ppid,uid,comm,exe,args,user,parents,cgroup,container,unit,holders,since,backlog,recv_queue,send_queue,rtt_us,retrans,rx_bytes,tx_bytes,accepted,inode,service,note
-            tcp,LISTEN,ipv4,0.0.0.0,2222,,,6400,1,640,,0,sshd,,,root,,,,,"[{""pid"":640,""comm"":""sshd"",""sock"":6400}]",2023-11-14T22:13:20.000000123Z,128,0,128,,,,,,64000,,ssh on an unusual port (usually 22)
-            udp,UNCONN,ipv6,::1,53,,,5120,1,,,0,"a,""\x1b",,,root,,,,,"[{""pid"":512,""comm"":""a,\""\u001b"",""sock"":5120}]",,,0,,,,,,,51200,,not a usual domain server
+            proto,state,family,laddr,lport,raddr,rport,device,sock,netns,pid,ppid,uid,comm,exe,args,user,parents,cgroup,container,unit,holders,since,backlog,recv_queue,send_queue,rtt_us,retrans,rx_bytes,tx_bytes,accepted,inode,service,note
+            tcp,LISTEN,ipv4,0.0.0.0,2222,,,,6400,1,640,,0,sshd,,,root,,,,,"[{""pid"":640,""comm"":""sshd"",""sock"":6400}]",2023-11-14T22:13:20.000000123Z,128,0,128,,,,,,64000,,ssh on an unusual port (usually 22)
+            udp,UNCONN,ipv6,::1,53,,,lo,5120,1,,,0,"a,""\x1b",,,root,,,,,"[{""pid"":512,""comm"":""a,\""\u001b"",""sock"":5120}]",,,0,,,,,,,51200,,not a usual domain server
         "#]].assert_eq(&text(&Rows::Csv(None, true)));
     }
 

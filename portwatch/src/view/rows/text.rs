@@ -184,7 +184,7 @@ impl Text {
     fn put_cell(&self, out: &mut String, cell: Cell, row: &Row) {
         let event = &row.event;
         match cell {
-            Cell::Local => human::push_endpoint(out, event.laddr, event.lport),
+            Cell::Local => human::push_local(out, event.laddr, row.device, event.lport),
             Cell::Remote => human::push_endpoint(out, event.raddr, event.rport),
             Cell::User => {
                 let user = Column::Event(Field::User);

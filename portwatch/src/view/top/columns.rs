@@ -160,7 +160,7 @@ impl Column {
         match self {
             Column::Proto => out.extend(event.proto.map(Proto::as_str)),
             Column::State => put_state(&mut out, sight, row),
-            Column::Local => human::push_endpoint(&mut out, event.laddr, event.lport),
+            Column::Local => human::push_local(&mut out, event.laddr, row.device, event.lport),
             Column::Remote => human::push_endpoint(&mut out, event.raddr, event.rport),
             Column::Pid => put_number(&mut out, event.pid),
             Column::Comm => {

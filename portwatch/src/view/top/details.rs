@@ -117,10 +117,13 @@ impl Details {
         let event = &self.row.event;
         let mut socket = String::new();
         socket.extend(event.proto.map(|x| x.as_str()));
-        for (addr, port) in [(event.laddr, event.lport), (event.raddr, event.rport)] {
+        for (addr, device, port) in [
+            (event.laddr, self.row.device, event.lport),
+            (event.raddr, None, event.rport),
+        ] {
             if port.is_some() {
                 socket.push(' ');
-                human::push_endpoint(&mut socket, addr, port);
+                human::push_local(&mut socket, addr, device, port);
             }
         }
         list.put("socket", socket);

@@ -100,6 +100,7 @@ fn address(socket: &Compact) -> impl PartialEq + std::hash::Hash {
         socket.family,
         socket.laddr,
         socket.lport,
+        socket.device,
     )
 }
 

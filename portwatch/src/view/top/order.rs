@@ -119,7 +119,7 @@ fn haystack(row: &Row) -> String {
         text.extend(word);
         text.push(' ');
     }
-    human::push_endpoint(&mut text, event.laddr, event.lport);
+    human::push_local(&mut text, event.laddr, row.device, event.lport);
     text.push(' ');
     human::push_endpoint(&mut text, event.raddr, event.rport);
     for number in [event.pid, event.netns] {

@@ -24,6 +24,9 @@ impl Answer<'_> {
         if let Some(addr) = self.question.addr {
             json["addr"] = addr.to_string().into();
         }
+        if let Some(device) = self.question.device {
+            json["device"] = device.text().into();
+        }
         if let Some(past) = &self.past {
             json["at"] = Utc::text(past.at).into();
             json["history"] = past.history.iter().map(happened).collect();
@@ -92,6 +95,7 @@ fn happened(event: &Event) -> Value {
 fn bind(bind: &Bind<'_>) -> Value {
     const WHO: &[Column] = &[
         Column::Event(Field::Laddr),
+        Column::Device,
         Column::State,
         Column::Event(Field::Pid),
         Column::Event(Field::Comm),

@@ -116,8 +116,7 @@ impl Answer<'_> {
             }
             _ => out.push_str(&words::holder(row)),
         }
-        let addr = event.laddr.map_or("?".to_owned(), words::text);
-        let _ = write!(out, " {} on {addr}", verb(proto));
+        let _ = write!(out, " {} on {}", verb(proto), words::local(row));
         self.put_place(out, row, context, style);
         let started = event.pid.and_then(|pid| self.started.get(&pid));
         match (row.since, started) {
@@ -268,7 +267,8 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
         true => "",
         false => "perhaps ",
     };
-    let _ = write!(out, "{}: {perhaps}{error}", words::text(bind.attempt.addr));
+    let place = words::bound(bind.attempt.addr, bind.attempt.device);
+    let _ = write!(out, "{place}: {perhaps}{error}");
     if let Some(why) = bind.refused() {
         let _ = writeln!(out, " ({why})");
         return;
@@ -290,7 +290,7 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
             "{} of {} on {}, {}",
             obstacle.row.state,
             words::holder(obstacle.row),
-            obstacle.row.event.laddr.map_or("?".to_owned(), words::text),
+            words::local(obstacle.row),
             words::reason(obstacle)
         )
     });

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::bind::Refusal;
+use crate::device::Device;
 use crate::event::Kind;
 use crate::filter::{Span, Spans};
 use crate::port;
@@ -17,6 +18,7 @@ fn question(addr: Option<&str>) -> Question {
     Question {
         port: 8080,
         addr: addr.map(|x| x.parse().unwrap()),
+        device: None,
         protos: vec![Proto::Tcp, Proto::Udp],
         netns: Some(1),
     }
@@ -369,6 +371,48 @@ fn a_wildcard_of_ipv6_may_be_for_ipv4_too() {
         let answer = answer(question(None), rules(), &[wildcard(v6only)]).verdict();
         expected.assert_eq(&answer);
     }
+}
+
+#[test]
+fn sockets_bound_to_a_device_are_told_with_it() {
+    let on = |device: &str, local: &str, pid| Row {
+        device: Device::new(device.as_bytes()),
+        ..Row::server(Proto::Tcp, local, pid, "srv")
+    };
+    let ask = |addr, device: Option<&str>| Question {
+        device: device.and_then(|x| Device::new(x.as_bytes())),
+        protos: vec![Proto::Tcp],
+        ..question(addr)
+    };
+    let verdict = |question, rows: &[Row]| answer(question, rules(), rows).verdict();
+    let one = [on("lo", "127.0.0.53:8080", 1)];
+    let all = [
+        on("eth0", "0.0.0.0:8080", 1),
+        on("eth\x1b", "0.0.0.0:8080", 2),
+    ];
+    expect!["8080/tcp is taken on 127.0.0.53%lo by srv (pid 1): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds"].assert_eq(&verdict(ask(None, None), &one));
+    expect!["a bind to 127.0.0.53:8080/tcp fails with EADDRINUSE unless it is for another interface than lo: srv (pid 1) has it"].assert_eq(&verdict(ask(Some("127.0.0.53"), None), &one));
+    expect!["a bind to 127.0.0.53%lo:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"].assert_eq(&verdict(ask(Some("127.0.0.53"), Some("lo")), &one));
+    expect!["127.0.0.53%eth0:8080/tcp is free: a bind succeeds"].assert_eq(&verdict(ask(Some("127.0.0.53"), Some("eth0")), &one));
+    expect![[r#"a bind to 8080/tcp fails with EADDRINUSE unless it is for another interface than eth0 and eth\x1b: srv (pid 1) and srv (pid 2) have it"#]].assert_eq(&verdict(ask(None, None), &all));
+    expect!["a bind to *%eth0:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"].assert_eq(&verdict(ask(None, Some("eth0")), &all));
+    expect!["*%eth1:8080/tcp is free: a bind succeeds"].assert_eq(&verdict(ask(None, Some("eth1")), &all));
+    let absent = Rules {
+        refusals: vec![(Proto::Tcp, Refusal::NoDevice)],
+        privileged: false,
+        ..rules()
+    };
+    let nowhere = answer(ask(Some("::1"), Some("eth9")), absent, &[]).verdict();
+    expect!["a bind to [::1]%eth9:8080/tcp fails with ENODEV: there is no such network interface here"].assert_eq(&nowhere);
+    check(ask(None, None), rules(), &all, expect![[r#"
+        8080/tcp: srv (pid 2, user root) listens on 0.0.0.0%eth\x1b
+          queue        0 of 128 wait to be accepted
+        8080/tcp: srv (pid 1, user root) listens on 0.0.0.0%eth0
+          queue        0 of 128 wait to be accepted
+          bind         0.0.0.0: EADDRINUSE (LISTEN of srv (pid 1) on 0.0.0.0%eth0, the same address; LISTEN of srv (pid 2) on 0.0.0.0%eth\x1b, the same address)
+          bind         [::]: EADDRINUSE (LISTEN of srv (pid 1) on 0.0.0.0%eth0, the same address; LISTEN of srv (pid 2) on 0.0.0.0%eth\x1b, the same address)
+        verdict: a bind to 8080/tcp fails with EADDRINUSE unless it is for another interface than eth0 and eth\x1b: srv (pid 1) and srv (pid 2) have it
+    "#]]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::bind::{Obstacle, Overlap};
+use crate::device::Device;
 use crate::filter::Span;
 use crate::port::{Bind, Question, Report, Rules, unique};
 use crate::row::{Row, State};
@@ -39,14 +40,16 @@ pub fn verdict(report: &Report<'_>, place: &str, question: &Question, rules: &Ru
     if taken.is_empty() {
         let (fails, perhaps) = certainty(report);
         let have_it = have_it(&holders);
-        return format!("a bind to {place} {fails} with EADDRINUSE: {have_it}{perhaps}");
+        let unless = unless_elsewhere(report, question);
+        return format!("a bind to {place} {fails} with EADDRINUSE{unless}: {have_it}{perhaps}");
     }
     let holders = some(&holders);
     // Most addresses are free, but for some something is left that servers get around.
     let soft = obstacles().filter(|x| !x.hard);
-    let soft = unique(soft.filter_map(|x| x.row.event.laddr)).into_iter();
+    let soft = soft.filter_map(|x| Some((x.row.event.laddr?, x.row.device)));
+    let soft = unique(soft).into_iter();
     let soft = soft.filter(|x| !taken.contains(x));
-    let soft = soft.map(|x| format!("on {}", text(x)));
+    let soft = soft.map(|(addr, device)| format!("on {}", bound(addr, device)));
     let perhaps = (report.binds.iter())
         .filter(|x| !x.only_if(false).is_empty())
         .map(|x| format!("perhaps on {}", text(x.attempt.addr)));
@@ -58,15 +61,19 @@ pub fn verdict(report: &Report<'_>, place: &str, question: &Question, rules: &Ru
             some(&soft)
         ),
     };
-    let rest = match taken.contains(&IpAddr::V6(Ipv6Addr::UNSPECIFIED)) {
+    let is_taken = |addr| taken.iter().any(|x| x.0 == addr);
+    let rest = match is_taken(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) {
         true => "one to an IPv4 address",
         false => "one to another address",
     };
     let wildcards: String = (report.binds.iter())
-        .filter(|x| x.is_taken() && !taken.contains(&x.attempt.addr))
+        .filter(|x| x.is_taken() && !is_taken(x.attempt.addr))
         .map(|x| format!(" or to {}", text(x.attempt.addr)))
         .collect();
-    let taken: Vec<String> = taken.into_iter().map(text).collect();
+    let taken: Vec<String> = taken
+        .into_iter()
+        .map(|(addr, device)| bound(addr, device))
+        .collect();
     format!(
         "{place} is taken on {} by {holders}: a bind there{wildcards} fails with EADDRINUSE, \
          {rest} succeeds{reuse}",
@@ -109,6 +116,20 @@ fn certainty(report: &Report<'_>) -> (&'static str, &'static str) {
     }
 }
 
+/// Where a bind meets none of the sockets, when each of them is bound to a device.
+fn unless_elsewhere(report: &Report<'_>, question: &Question) -> String {
+    let obstacles = report.binds.iter().flat_map(|x| &x.obstacles);
+    let devices: Option<Vec<Device>> = obstacles.map(|x| x.row.device).collect();
+    match devices {
+        Some(devices) if question.device.is_none() => {
+            let devices = unique(devices.iter().map(|x| sanitize::text(x.bytes())));
+            let devices = some(&devices);
+            format!(" unless it is for another interface than {devices}")
+        }
+        _ => String::new(),
+    }
+}
+
 /// The same where others may have the port unseen, for `why`, and not all binds are known to fail.
 fn unseen(report: &Report<'_>, place: &str, why: &str) -> String {
     let hard = report
@@ -120,7 +141,8 @@ fn unseen(report: &Report<'_>, place: &str, why: &str) -> String {
     if holders.is_empty() {
         return format!("what becomes of a bind to {place} is not known: {why}");
     }
-    let taken: Vec<String> = report.taken().into_iter().map(text).collect();
+    let taken = report.taken().into_iter();
+    let taken: Vec<String> = taken.map(|(addr, device)| bound(addr, device)).collect();
     format!(
         "{place} is taken on {} by {}, what becomes of binds to other addresses is not known: {why}",
         taken.join(", "),
@@ -169,9 +191,11 @@ pub fn remarks(question: &Question, rules: &Rules) -> Vec<String> {
 
 /// `8080/tcp`, `127.0.0.1:8080/tcp`.
 pub fn place(question: &Question, protos: &str) -> String {
-    match question.addr {
-        Some(addr) => format!("{}:{}/{protos}", text(addr), question.port),
-        None => format!("{}/{protos}", question.port),
+    let Question { port, device, .. } = question;
+    match (question.addr, device) {
+        (Some(addr), _) => format!("{}:{port}/{protos}", bound(addr, *device)),
+        (None, Some(device)) => format!("*{}:{port}/{protos}", on(device)),
+        (None, None) => format!("{port}/{protos}"),
     }
 }
 
@@ -181,6 +205,21 @@ pub fn text(addr: IpAddr) -> String {
         IpAddr::V4(addr) => addr.to_string(),
         IpAddr::V6(addr) => format!("[{addr}]"),
     }
+}
+
+/// The same with the device that the socket is bound to, as `ss` has it: `127.0.0.53%lo`.
+pub fn bound(addr: IpAddr, device: Option<Device>) -> String {
+    text(addr) + &device.as_ref().map(on).unwrap_or_default()
+}
+
+fn on(device: &Device) -> String {
+    format!("%{}", sanitize::text(device.bytes()))
+}
+
+/// The local address of a socket.
+pub fn local(row: &Row) -> String {
+    let addr = row.event.laddr;
+    addr.map_or("?".to_owned(), |addr| bound(addr, row.device))
 }
 
 /// `nginx (pid 812)`, or what is known.
