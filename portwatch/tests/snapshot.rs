@@ -12,8 +12,10 @@ use std::process::{Child, Command, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
 use portwatch::event::{Family, Kind, Origin, Proto};
+use portwatch::group;
 use portwatch::row::{Row, State};
 use portwatch::snapshot::{Options, Snapshot, take};
+use socket2::{Domain, Protocol, Socket, Type};
 
 fn main() {
     let tests: &[(&str, Needs, fn())] = &[
@@ -39,6 +41,11 @@ fn main() {
         ),
         ("mptcp_is_shown_once", Needs::Mptcp, mptcp),
         (
+            "listeners_of_mptcp_that_share_an_address_are_all_shown",
+            Needs::Mptcp,
+            shared_mptcp,
+        ),
+        (
             "listening_leaves_out_everything_else",
             Needs::Nothing,
             listening,
@@ -57,6 +64,11 @@ fn main() {
             "a_socket_in_the_namespace_of_a_thread_is_shown",
             Needs::Root,
             namespace_of_a_thread,
+        ),
+        (
+            "a_device_has_the_name_that_it_has_in_the_namespace_of_the_socket",
+            Needs::Root,
+            devices,
         ),
         (
             "a_socket_in_a_mounted_namespace_is_shown",
@@ -391,6 +403,28 @@ fn mptcp() {
     assert_eq!(row(&all, port, None).event.sock, Some(cookie));
 }
 
+fn shared_mptcp() {
+    // Of as many at one place the kernel does not tell all as what they are.
+    let sockets: Vec<Socket> = (0..6)
+        .map(|_| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap())
+        .collect();
+    let mut at = SocketAddr::from(([127, 0, 0, 1], 0));
+    for socket in &sockets {
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&at.into()).unwrap();
+        at = socket.local_addr().unwrap().as_socket().unwrap();
+        socket.listen(5).unwrap();
+    }
+    let all = snapshot(&ALL);
+    let rows = rows(&all, at.port(), None);
+    let mut found: Vec<u64> = rows.iter().filter_map(|row| row.inode).collect();
+    found.sort_unstable();
+    let mut expected: Vec<u64> = sockets.iter().map(inode).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(rows.iter().all(|row| row.event.proto == Some(Proto::Mptcp)));
+}
+
 fn listening() {
     let pair = Pair::new();
     let (served, asking) = pair.ports();
@@ -526,6 +560,69 @@ fn namespace_of_a_thread() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].event.pid, Some(std::process::id()));
     }
+    drop(end);
+    thread.join().unwrap();
+}
+
+fn devices() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes nothing but a flag; the thread ends with this function.
+        checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).unwrap();
+        let ip = |line: &str| {
+            let made = Command::new("ip").args(line.split(' ')).status();
+            made.is_ok_and(|status| status.success())
+        };
+        // The number has another name here, or none, where this test runs.
+        if !ip("link add pw0 index 77 type veth peer name pw1") {
+            return;
+        }
+        let servers = [Some("pw0"), Some("pw1"), Some("pw0"), None].map(|device| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind_device(device.map(str::as_bytes)).unwrap();
+            let any = SocketAddr::from(([0, 0, 0, 0], 4714));
+            socket.bind(&any.into()).unwrap();
+            socket
+        });
+        let lost = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert!(ip("link add gone index 78 type veth peer name away"));
+        lost.bind_device(Some(b"gone")).unwrap();
+        lost.bind(&SocketAddr::from(([0, 0, 0, 0], 4715)).into())
+            .unwrap();
+        lost.listen(1).unwrap();
+        assert!(ip("link del gone"));
+        tell.send(fs::metadata("/proc/thread-self/ns/net").unwrap().ino())
+            .unwrap();
+        let _ = ended.recv();
+        drop((servers, lost));
+    });
+    let Ok(netns) = told.recv() else {
+        thread.join().unwrap();
+        eprintln!("NOT RUN: no pair of devices can be made here");
+        return;
+    };
+    let all = snapshot(&ALL);
+    let rows = all.rows.into_iter();
+    let rows = rows.filter(|row| row.event.netns.map(u64::from) == Some(netns));
+    let rows: Vec<Row> = group::servers(rows).collect();
+    let found: Vec<_> = (rows.iter())
+        .map(|row| {
+            let device = row.device.map(|x| x.text().into_owned());
+            let together = row.event.holders.as_ref().map(Vec::len);
+            (row.event.lport.unwrap(), device, together)
+        })
+        .collect();
+    let device = |name: &str| Some(name.to_owned());
+    let expected = [
+        (4714, None, Some(1)),
+        (4714, device("pw0"), Some(2)),
+        (4714, device("pw1"), Some(1)),
+        // as ss has it
+        (4715, device("if78"), Some(1)),
+    ];
+    assert_eq!(found, expected);
     drop(end);
     thread.join().unwrap();
 }

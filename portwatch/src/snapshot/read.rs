@@ -355,12 +355,15 @@ fn without_subflows(found: &Packed) -> impl Iterator<Item = Socket> {
         }
         if socket.proto == Proto::Tcp {
             let known = socket.inode.is_some_and(|inode| inodes.contains(&inode));
-            if known || subflow && carried.contains(&ends(&socket)) {
+            // Several listeners may have one address; all have an inode.
+            let listens = socket.state == State::Listen;
+            if known || subflow && !listens && carried.contains(&ends(&socket)) {
                 return None;
             }
             if subflow {
-                // Kernels before 5.18 do not tell of listeners, none of connections that fell back
-                // to tcp: of their subflows the first stands for them.
+                // Kernels before 5.18 do not tell of listeners, later ones not of each where more than
+                // two share an address, none of connections that fell back to tcp: of their subflows the
+                // first stands for them.
                 inodes.extend(socket.inode);
                 (socket.proto, socket.sock, socket.traffic) = (Proto::Mptcp, None, None);
             }

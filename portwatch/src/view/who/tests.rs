@@ -392,19 +392,30 @@ fn sockets_bound_to_a_device_are_told_with_it() {
     ];
     expect!["8080/tcp is taken on 127.0.0.53%lo by srv (pid 1): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds"].assert_eq(&verdict(ask(None, None), &one));
     expect!["a bind to 127.0.0.53:8080/tcp fails with EADDRINUSE unless it is for another interface than lo: srv (pid 1) has it"].assert_eq(&verdict(ask(Some("127.0.0.53"), None), &one));
-    expect!["a bind to 127.0.0.53%lo:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"].assert_eq(&verdict(ask(Some("127.0.0.53"), Some("lo")), &one));
-    expect!["127.0.0.53%eth0:8080/tcp is free: a bind succeeds"].assert_eq(&verdict(ask(Some("127.0.0.53"), Some("eth0")), &one));
+    expect!["a bind to 127.0.0.53%lo:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"]
+        .assert_eq(&verdict(ask(Some("127.0.0.53"), Some("lo")), &one));
+    expect!["127.0.0.53%eth0:8080/tcp is free: a bind succeeds"]
+        .assert_eq(&verdict(ask(Some("127.0.0.53"), Some("eth0")), &one));
     expect![[r#"a bind to 8080/tcp fails with EADDRINUSE unless it is for another interface than eth0 and eth\x1b: srv (pid 1) and srv (pid 2) have it"#]].assert_eq(&verdict(ask(None, None), &all));
-    expect!["a bind to *%eth0:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"].assert_eq(&verdict(ask(None, Some("eth0")), &all));
-    expect!["*%eth1:8080/tcp is free: a bind succeeds"].assert_eq(&verdict(ask(None, Some("eth1")), &all));
+    expect!["a bind to *%eth0:8080/tcp fails with EADDRINUSE: srv (pid 1) has it"]
+        .assert_eq(&verdict(ask(None, Some("eth0")), &all));
+    expect!["*%eth1:8080/tcp is free: a bind succeeds"]
+        .assert_eq(&verdict(ask(None, Some("eth1")), &all));
     let absent = Rules {
         refusals: vec![(Proto::Tcp, Refusal::NoDevice)],
         privileged: false,
         ..rules()
     };
     let nowhere = answer(ask(Some("::1"), Some("eth9")), absent, &[]).verdict();
-    expect!["a bind to [::1]%eth9:8080/tcp fails with ENODEV: there is no such network interface here"].assert_eq(&nowhere);
-    check(ask(None, None), rules(), &all, expect![[r#"
+    expect![
+        "a bind to [::1]%eth9:8080/tcp fails with ENODEV: there is no such network interface here"
+    ]
+    .assert_eq(&nowhere);
+    check(
+        ask(None, None),
+        rules(),
+        &all,
+        expect![[r#"
         8080/tcp: srv (pid 2, user root) listens on 0.0.0.0%eth\x1b
           queue        0 of 128 wait to be accepted
         8080/tcp: srv (pid 1, user root) listens on 0.0.0.0%eth0
@@ -412,7 +423,8 @@ fn sockets_bound_to_a_device_are_told_with_it() {
           bind         0.0.0.0: EADDRINUSE (LISTEN of srv (pid 1) on 0.0.0.0%eth0, the same address; LISTEN of srv (pid 2) on 0.0.0.0%eth\x1b, the same address)
           bind         [::]: EADDRINUSE (LISTEN of srv (pid 1) on 0.0.0.0%eth0, the same address; LISTEN of srv (pid 2) on 0.0.0.0%eth\x1b, the same address)
         verdict: a bind to 8080/tcp fails with EADDRINUSE unless it is for another interface than eth0 and eth\x1b: srv (pid 1) and srv (pid 2) have it
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
