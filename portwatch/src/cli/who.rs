@@ -121,8 +121,7 @@ impl FromStr for Target {
                 port,
             }),
             _ => Err(format!(
-                "'{text}' is not a port from 1 to 65535: write 8080, 127.0.0.1:8080, [::1]:8080 or \
-                 127.0.0.1%lo:8080"
+                "'{text}' is not a port from 1 to 65535: write 8080, 127.0.0.1:8080 or [::1]:8080"
             )),
         }
     }
