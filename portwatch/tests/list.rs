@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use elsewhere::{Elsewhere, listener_elsewhere};
 
@@ -29,6 +29,11 @@ fn main() {
             "a_group_is_that_of_the_lowest_pid_with_the_queues_of_all",
             false,
             workers,
+        ),
+        (
+            "a_group_of_mptcp_is_that_of_the_lowest_pid_with_the_queues_of_all",
+            false,
+            mptcp_workers,
         ),
         ("nothing_found_is_a_header_and_no_error", false, nothing),
         ("wrong_usage_is_exit_code_2", false, wrong_usage),
@@ -252,8 +257,8 @@ fn csv() {
 }
 
 /// A socket of a group.
-fn member(port: u16, backlog: i32) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+fn member(proto: Protocol, port: u16, backlog: i32) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(proto))?;
     socket.set_reuse_port(true)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
     socket.listen(backlog)?;
@@ -265,12 +270,12 @@ fn port_of(socket: &Socket) -> u16 {
 }
 
 /// A process with a socket of a group, which it never accepts from.
-fn worker(port: u16, backlog: i32) -> Elsewhere {
+fn worker(proto: Protocol, port: u16, backlog: i32) -> Elsewhere {
     let mut command = Command::new("sleep");
     command.arg("600").stdout(Stdio::null());
     command.stderr(Stdio::null());
     let listen = move || {
-        let socket = member(port, backlog)?;
+        let socket = member(proto, port, backlog)?;
         socket.set_cloexec(false)?;
         // open until the process ends
         std::mem::forget(socket);
@@ -282,10 +287,21 @@ fn worker(port: u16, backlog: i32) -> Elsewhere {
 }
 
 fn workers() {
+    workers_of(Protocol::TCP);
+}
+
+fn mptcp_workers() {
+    match member(Protocol::MPTCP, 0, 1) {
+        Ok(_) => workers_of(Protocol::MPTCP),
+        Err(error) => eprintln!("NOT RUN: no mptcp on this kernel: {error}"),
+    }
+}
+
+fn workers_of(proto: Protocol) {
     const WAITING: usize = 4;
-    let first = member(0, 1).unwrap();
+    let first = member(proto, 0, 1).unwrap();
     let port = port_of(&first);
-    let workers = [4, 5, 6].map(|backlog| worker(port, backlog));
+    let workers = [4, 5, 6].map(|backlog| worker(proto, port, backlog));
     drop(first);
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
     let _clients: Vec<TcpStream> = (0..WAITING)
@@ -326,9 +342,9 @@ fn workers() {
 }
 
 fn group() {
-    let first = member(0, 1).unwrap();
+    let first = member(Protocol::TCP, 0, 1).unwrap();
     let port = port_of(&first);
-    let _others = [port, port].map(|port| member(port, 1).unwrap());
+    let _others = [port, port].map(|port| member(Protocol::TCP, port, 1).unwrap());
     let rows = rows(&["-P", &port.to_string(), "-o", "json"]);
     let [row] = &rows[..] else {
         panic!("not one row: {rows:?}")

@@ -24,9 +24,12 @@ pub struct Keys(RandomState);
 impl Keys {
     pub fn of(&self, event: &Event) -> Key {
         match event.sock {
-            // Accepted MPTCP sockets inherit the cookie of their listener.
-            Some(cookie) if event.proto != Some(Proto::Mptcp) => Key(cookie & !HASH),
-            _ => self.of_addresses(event),
+            // On older kernels accepted MPTCP sockets inherit the cookie of their listener.
+            Some(_) if event.proto == Some(Proto::Mptcp) && event.rport.is_some() => {
+                self.of_addresses(event)
+            }
+            Some(cookie) => Key(cookie & !HASH),
+            None => self.of_addresses(event),
         }
     }
 
@@ -35,9 +38,12 @@ impl Keys {
         self.hash(event, (event.raddr, event.rport))
     }
 
-    /// The key that it would have had before it was connected, without a cookie.
+    /// The key that it would have had before it was connected.
     pub fn of_unconnected(&self, event: &Event) -> Key {
-        self.hash(event, (None, None))
+        match event.sock {
+            Some(cookie) => Key(cookie & !HASH),
+            None => self.hash(event, (None, None)),
+        }
     }
 
     fn hash(&self, event: &Event, remote: (Option<std::net::IpAddr>, Option<u16>)) -> Key {

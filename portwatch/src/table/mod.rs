@@ -130,6 +130,10 @@ impl Table {
         let key = self.keys.of(event);
         if let Some(touched) = &mut self.touched {
             touched.insert(key);
+            if event.proto == Some(Proto::Mptcp) {
+                // As a snapshot may know it.
+                touched.insert(self.keys.of_addresses(event));
+            }
         }
         let pending = event.error.map(i32::from) == Some(libc::EINPROGRESS);
         match (event.kind, event.error) {
@@ -220,23 +224,26 @@ impl Table {
 
     fn connected(&mut self, key: Key, event: &Event, state: State) {
         let mut bound = self.open.get(&key).is_some_and(|open| open.bound);
-        if Keys::is_hash(key) {
-            // Bound first, it was known by other addresses.
-            let before = self.keys.of_unconnected(event);
-            let same = |open: &Open| {
-                open.socket.state == State::Unconn && open.socket.pid.get() == event.pid
-            };
-            if before != key && self.open.get(&before).is_some_and(same) {
-                self.take(before);
-                bound = true;
-            }
+        if let Some(before) = self.unconnected(key, event) {
+            self.take(before);
+            bound = true;
         }
         let mut socket = Compact::new(event, state);
         socket.since = Some(event.ts).filter(|_| state == State::Estab).into();
         self.put(key, socket, bound);
     }
 
+    /// Where the same socket is when it was bound first, and known by something else.
+    fn unconnected(&self, key: Key, event: &Event) -> Option<Key> {
+        let before = self.keys.of_unconnected(event);
+        let same =
+            |open: &Open| open.socket.state == State::Unconn && open.socket.pid.get() == event.pid;
+        let known = Keys::is_hash(key) && before != key;
+        (known && self.open.get(&before).is_some_and(same)).then_some(before)
+    }
+
     fn not_connected(&mut self, key: Key, event: &Event) {
+        let bound_before = self.unconnected(key, event).is_some();
         match self.open.get_mut(&key) {
             Some(open) if open.socket.state == State::SynSent && open.bound => {
                 open.socket.state = State::Unconn;
@@ -244,6 +251,7 @@ impl Table {
                 (open.socket.raddr, open.socket.rport) = (None, None);
             }
             Some(open) if open.socket.state != State::SynSent => {}
+            None if bound_before => {}
             // Never bound, it has no other end than this.
             _ => self.closes(key, event),
         }
@@ -251,6 +259,7 @@ impl Table {
 
     fn closes(&mut self, key: Key, event: &Event) {
         let mut told = Compact::new(event, State::Unconn);
+        let key = self.unnamed(key, event).unwrap_or(key);
         let socket = match self.take(key) {
             Some(Open { mut socket, .. }) => {
                 for (known, last) in [
@@ -290,6 +299,15 @@ impl Table {
             duration_us: event.duration_us.into(),
         };
         self.closed.bury(closed, self.limits.closed);
+    }
+
+    /// Where an MPTCP socket is that only a snapshot told of, without its cookie.
+    fn unnamed(&self, key: Key, event: &Event) -> Option<Key> {
+        if event.proto != Some(Proto::Mptcp) || self.open.contains_key(&key) {
+            return None;
+        }
+        let unnamed = self.keys.of_addresses(event);
+        self.open.contains_key(&unnamed).then_some(unnamed)
     }
 
     /// The listener that a connection came from has accepted one more. With SO_REUSEPORT there are

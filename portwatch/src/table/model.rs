@@ -532,6 +532,88 @@ fn accepted_mptcp_sockets_are_not_taken_for_their_listener() {
     assert_eq!(table.len(), 2);
 }
 
+fn mptcp_listener(cookie: Option<u64>, inode: u64) -> Row {
+    let mut listen = event(Kind::Listen, 1, 0, 80, None);
+    (listen.proto, listen.sock) = (Some(Proto::Mptcp), cookie);
+    Row {
+        event: listen,
+        state: State::Listen,
+        inode: Some(inode),
+        ..anchor()
+    }
+}
+
+#[test]
+fn mptcp_listeners_that_share_an_address_are_several() {
+    let told = [1, 2, 3].map(|cookie| mptcp_listener(Some(cookie), 0).event);
+    let mut table = table(&told);
+    assert_eq!(table.len(), 3);
+    // A snapshot does not tell the cookies of all.
+    let rows = [(None, 12), (Some(2), 11), (None, 13)];
+    let rows = rows.map(|(cookie, inode)| mptcp_listener(cookie, inode));
+    for _ in 0..3 {
+        table.watch();
+        assert_eq!(table.reconcile(rows.clone(), &[], 2), []);
+    }
+    let mut inodes: Vec<_> = table.iter().map(|x| x.socket.inode.get()).collect();
+    inodes.sort_unstable();
+    assert_eq!(inodes, [Some(11), Some(12), Some(13)]);
+    for (event, left) in told.iter().zip([2, 1, 0]) {
+        table.apply(&Event {
+            kind: Kind::Close,
+            ..event.clone()
+        });
+        assert_eq!(table.len(), left);
+    }
+}
+
+#[test]
+fn an_mptcp_listener_without_a_cookie_gets_it_when_it_ends() {
+    let close = Event {
+        kind: Kind::Close,
+        ..mptcp_listener(Some(7), 0).event
+    };
+    let mut table = table(&[]);
+    table.watch();
+    table.seed([mptcp_listener(None, 1)]);
+    table.apply(&close);
+    assert_eq!(states(&table), [(State::Listen, true)]);
+    // One that events told of while the snapshot was taken is not there twice.
+    let listen = mptcp_listener(Some(8), 0).event;
+    for after in [
+        None,
+        Some(Event {
+            sock: Some(8),
+            ..close
+        }),
+    ] {
+        let mut table = Table::new(Limits::default());
+        table.watch();
+        table.apply(&listen);
+        after.iter().for_each(|event| table.apply(event));
+        table.seed([mptcp_listener(None, 1)]);
+        assert_eq!(table.len(), usize::from(after.is_none()));
+    }
+}
+
+#[test]
+fn an_mptcp_socket_that_was_bound_first_is_one() {
+    let mptcp = |kind, rport| Event {
+        proto: Some(Proto::Mptcp),
+        ..event(kind, 1, 1, 80, rport)
+    };
+    let refused = Event {
+        error: Some(libc::ECONNREFUSED as u16),
+        ..mptcp(Kind::Connect, Some(9))
+    };
+    let mut table = table(&[mptcp(Kind::Bind, None), refused]);
+    assert_eq!(states(&table), [(State::Unconn, false)]);
+    table.apply(&mptcp(Kind::Connect, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, false)]);
+    table.apply(&mptcp(Kind::Close, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, true)]);
+}
+
 #[test]
 fn holders_are_those_of_the_last_snapshot_and_the_owner_stays() {
     let mut table = table(&[event(Kind::Listen, 1, 1, 80, None)]);

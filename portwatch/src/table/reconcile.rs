@@ -5,6 +5,7 @@
 //! differs in the same way.
 
 use std::collections::HashSet;
+use std::iter::{from_fn, once, once_with};
 
 use crate::event::{Event, Kind, Origin, Peer, Proto, spelled};
 use crate::row::{Row, State};
@@ -61,8 +62,10 @@ impl Table {
     pub fn seed(&mut self, rows: impl IntoIterator<Item = Row>) {
         let touched = self.touched.take().unwrap_or_default();
         let mut shared = Shared::default();
-        for row in rows {
-            let key = self.keys.of(&row.event);
+        let mut seen = HashSet::new();
+        for row in unnamed_last(rows) {
+            let key = self.place(&row, &seen);
+            seen.insert(key);
             let told = owed(&row);
             if self.open.contains_key(&key) || told && touched.contains(&key) {
                 continue;
@@ -89,9 +92,9 @@ impl Table {
         let mut seen = HashSet::with_capacity(self.open.len());
         let mut namespaces = HashSet::new();
         let mut shared = Shared::default();
-        for row in rows {
+        for row in unnamed_last(rows) {
             namespaces.insert(Maybe::from(row.event.netns));
-            let key = self.place(&row);
+            let key = self.place(&row, &seen);
             let news = touched.contains(&key);
             if row.state == State::TimeWait && self.is_told(key) {
                 // What is left of a socket, not the socket itself.
@@ -169,18 +172,31 @@ impl Table {
         new
     }
 
-    /// Where the socket of a row is: it may have got its cookie after its first event.
-    fn place(&self, row: &Row) -> Key {
+    /// Where the socket of a row is: it may have got its cookie after its first event, or the snapshot
+    /// does not tell it. `seen` are those whose rows have come.
+    fn place(&self, row: &Row, seen: &HashSet<Key>) -> Key {
         let key = self.keys.of(&row.event);
-        if self.open.contains_key(&key) {
-            return key;
-        }
-        let unnamed = self.keys.of_addresses(&row.event);
-        if self.open.contains_key(&unnamed) {
-            unnamed
-        } else {
-            key
-        }
+        let unnamed = once_with(|| self.keys.of_addresses(&row.event));
+        let mut places = once(key).chain(unnamed).chain(self.listeners_of(row));
+        let free = |place: &Key| {
+            self.open.contains_key(place) && !(is_unnamed(row) && seen.contains(place))
+        };
+        places.find(free).unwrap_or(key)
+    }
+
+    /// Listeners that a row without a cookie may be.
+    fn listeners_of(&self, row: &Row) -> impl Iterator<Item = Key> {
+        let event = &row.event;
+        let port = event.lport.filter(|_| is_unnamed(row));
+        let places = port.map(|port| {
+            let netns = event.netns.into();
+            (self.listeners).range((netns, port, Key::FIRST)..=(netns, port, Key::LAST))
+        });
+        let keys = places.into_iter().flatten().map(|&(.., key)| key);
+        keys.filter(|key| {
+            let socket = self.open.get(key).map(|open| &open.socket);
+            socket.is_some_and(|x| (x.proto, x.laddr) == (event.proto, event.laddr))
+        })
     }
 
     fn is_told(&self, key: Key) -> bool {
@@ -237,6 +253,28 @@ impl Shared {
         self.0.insert(holders.clone());
         Some(holders)
     }
+}
+
+/// Whether it is an MPTCP listener whose cookie nobody told: kernels before 5.18 do not, later ones not of
+/// all where more than two are at one address.
+fn is_unnamed(row: &Row) -> bool {
+    let mptcp = row.event.proto == Some(Proto::Mptcp);
+    mptcp && row.state == State::Listen && row.event.sock.is_none()
+}
+
+/// Those are then taken for what the others left.
+fn unnamed_last(rows: impl IntoIterator<Item = Row>) -> impl Iterator<Item = Row> {
+    let mut rows = rows.into_iter();
+    let mut unnamed = Vec::new();
+    from_fn(move || {
+        for row in rows.by_ref() {
+            match is_unnamed(&row) {
+                true => unnamed.push(row),
+                false => return Some(row),
+            }
+        }
+        unnamed.pop()
+    })
 }
 
 /// Whether an event should have told of this socket. None tells of connections that nobody has
