@@ -18,6 +18,9 @@ use portwatch::snapshot::{Options, Snapshot, take};
 use socket2::{Domain, Protocol, Socket, Type};
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(WITHOUT_FIRST_THREAD) {
+        without_first_thread();
+    }
     let tests: &[(&str, Needs, fn())] = &[
         (
             "listeners_and_connections_are_shown_as_they_are",
@@ -69,6 +72,11 @@ fn main() {
             "a_device_has_the_name_that_it_has_in_the_namespace_of_the_socket",
             Needs::Root,
             devices,
+        ),
+        (
+            "sockets_of_a_process_whose_first_thread_has_ended_are_shown",
+            Needs::Root,
+            first_thread_ended,
         ),
         (
             "a_socket_in_a_mounted_namespace_is_shown",
@@ -625,6 +633,44 @@ fn devices() {
     assert_eq!(found, expected);
     drop(end);
     thread.join().unwrap();
+}
+
+/// Runs this program as a process whose first thread ends.
+const WITHOUT_FIRST_THREAD: &str = "without-first-thread";
+
+/// Listens here and, as a thread, in a new namespace, until its input ends.
+fn without_first_thread() -> ! {
+    listen_on(4714).unwrap();
+    std::thread::spawn(move || {
+        // SAFETY: takes nothing but a flag.
+        checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).unwrap();
+        listen_on(4715).unwrap();
+        // As the first thread has none any more.
+        while fs::read_link("/proc/self/ns/net").is_ok() {
+            std::thread::yield_now();
+        }
+        println!("ready");
+        let _ = std::io::stdin().read(&mut [0; 1]);
+        std::process::exit(0);
+    });
+    // SAFETY: ends this thread; what it has stays for the other.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!();
+}
+
+fn first_thread_ended() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let command = command.arg(WITHOUT_FIRST_THREAD);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = Sleeper(command.spawn().unwrap());
+    let stdout = process.0.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    for options in by_every_means() {
+        let all = snapshot(&options);
+        for port in [4714, 4715] {
+            assert_eq!(row(&all, port, None).event.pid, Some(process.0.id()));
+        }
+    }
 }
 
 fn mounted_namespace() {

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -198,9 +199,14 @@ impl Walk<'_> {
         };
         // The piece is ours; the next one is for whoever comes first.
         drop(place);
+        let mut none = true;
         while let Some(entry) = next {
             let result = match entry {
-                Ok(entry) => part.add(pid, directory.as_fd(), entry.file_name()),
+                Ok(entry) if entry.file_name().to_bytes().starts_with(b".") => Ok(()),
+                Ok(entry) => {
+                    none = false;
+                    part.add(pid, directory.as_fd(), entry.file_name())
+                }
                 // A process that ends has no files any more.
                 Err(Errno::NOENT | Errno::SRCH) => Ok(()),
                 Err(error) => Err(error),
@@ -213,16 +219,39 @@ impl Walk<'_> {
                 false => entries.next(),
             };
         }
+        if none {
+            return Some((pid, self.other_threads(pid, part)));
+        }
         Some((pid, Ok(())))
+    }
+
+    /// Where the first thread of a process has ended, only the others have its files.
+    fn other_threads(&self, pid: u32, part: &mut Part) -> Result<(), Errno> {
+        let path = self.path.join(format!("{pid}/task"));
+        // Most that have no files are threads of the kernel: one each.
+        if (path.metadata()).is_ok_and(|directory| directory.nlink() == 3) {
+            return Ok(());
+        }
+        for tid in pids(&path).unwrap_or_default() {
+            let path = format!("{pid}/task/{tid}/fd");
+            let Ok(files) = rustix::fs::openat(self.root, path, DIRECTORY, Mode::empty()) else {
+                continue;
+            };
+            let mut entries = Vec::with_capacity(ENTRIES);
+            let mut entries = RawDir::new(&files, entries.spare_capacity_mut());
+            while let Some(Ok(entry)) = entries.next() {
+                if !entry.file_name().to_bytes().starts_with(b".") {
+                    part.add(pid, files.as_fd(), entry.file_name())?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl Part {
     /// Looks at one open file.
     fn add(&mut self, pid: u32, directory: BorrowedFd, name: &CStr) -> Result<(), Errno> {
-        if name.to_bytes().starts_with(b".") {
-            return Ok(());
-        }
         match socket(directory, name) {
             Ok(Some(inode)) => self.pairs.push((inode, pid)),
             Ok(None) => {}

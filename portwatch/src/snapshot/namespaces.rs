@@ -50,15 +50,15 @@ impl Namespaces {
                 Ok(target) => match inode(target.as_os_str().as_encoded_bytes()) {
                     Some(inode) => {
                         found.known.entry(inode).or_default().pids.push(pid);
-                        found.add_threads(root, pid, inode);
+                        found.add_threads(root, pid, Some(inode));
                     }
                     None => found.damaged += 1,
                 },
                 Err(error) => match error.kind() {
                     ErrorKind::PermissionDenied => found.denied += 1,
                     ErrorKind::InvalidInput => found.damaged += 1,
-                    // It ended, and its parent does not know yet.
-                    _ if link.symlink_metadata().is_ok() => {}
+                    // It ended, and its parent does not know yet; or its first thread did, and others go on.
+                    _ if link.symlink_metadata().is_ok() => found.add_threads(root, pid, None),
                     // It is gone, or the tree is not whole.
                     _ => found.damaged += usize::from(root.join(pid.to_string()).exists()),
                 },
@@ -67,8 +67,8 @@ impl Namespaces {
         Ok(found)
     }
 
-    /// Adds those of the threads of a process that are not where it is itself.
-    fn add_threads(&mut self, root: &Path, pid: u32, own: u32) {
+    /// Adds those of the threads of a process that are not where its first one is.
+    fn add_threads(&mut self, root: &Path, pid: u32, first: Option<u32>) {
         let path = root.join(format!("{pid}/task"));
         // Most have one thread: the directory's own two links and one more.
         if (path.metadata()).is_ok_and(|directory| directory.nlink() == 3) {
@@ -82,7 +82,7 @@ impl Namespaces {
                 continue;
             };
             let inode = inode(target.as_os_str().as_encoded_bytes());
-            if let Some(inode) = inode.filter(|&inode| inode != own) {
+            if let Some(inode) = inode.filter(|&inode| Some(inode) != first) {
                 let threads = &mut self.known.entry(inode).or_default().threads;
                 threads.push((pid, tid));
             }
