@@ -200,7 +200,7 @@ fn message(body: &[u8], query: Query) -> Option<Found> {
     for (kind, value) in attributes(rest) {
         match kind {
             SKV6ONLY => socket.v6only = value.first().map(|&only| only != 0),
-            INFO if tcp => socket.traffic = traffic(value, state),
+            INFO if tcp => socket.traffic = traffic(value, state, send_queue),
             ULP_INFO if tcp => {
                 subflow |= attributes(value)
                     .any(|(kind, name)| kind == ULP_NAME && name.starts_with(b"mptcp\0"));
@@ -228,21 +228,28 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// From `struct tcp_info` of linux/tcp.h, which is shorter on older kernels.
-fn traffic(info: &[u8], state: State) -> Option<Traffic> {
+/// From `struct tcp_info` of linux/tcp.h, which is shorter on older kernels. `waiting`: bytes that are not
+/// acknowledged.
+fn traffic(info: &[u8], state: State, waiting: u32) -> Option<Traffic> {
     let u32_at = |at: usize| info.get(at..)?.try_get_u32_ne().ok();
     let u64_at = |at: usize| info.get(at..)?.try_get_u64_ne().ok();
     // The peer's FIN counts as one byte.
     let done = matches!(state, State::CloseWait | State::LastAck | State::Closing);
+    let acknowledged = u64_at(120)?;
     let sent = u64_at(200).zip(u64_at(208));
     Some(Traffic {
         rtt_us: u32_at(68)?,
         retrans: u32_at(100)?,
         rx_bytes: u64_at(128)?.saturating_sub(done.into()),
         tx_bytes: match sent {
-            Some((sent, again)) => sent.saturating_sub(again),
-            // before 4.19: acknowledged, so without what is on its way
-            None => u64_at(120)?,
+            // What the device or its queue refused was sent once more, and not counted as such.
+            Some((sent, again)) => {
+                let on_its_way = waiting.saturating_sub(u32_at(144)?);
+                let most = acknowledged.saturating_add(on_its_way.into());
+                sent.saturating_sub(again).min(most)
+            }
+            // before 4.19: without what is on its way
+            None => acknowledged,
         },
     })
 }
@@ -288,7 +295,7 @@ mod tests {
         for (at, value) in [(68, 90_u32), (100, 3)] {
             info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
-        for (at, value) in [(128, 1000_u64), (200, 700), (208, 100)] {
+        for (at, value) in [(120, 590_u64), (128, 1000), (200, 700), (208, 100)] {
             info[at..at + 8].copy_from_slice(&value.to_ne_bytes());
         }
         attribute(&mut body, INFO, &info);
@@ -349,6 +356,22 @@ mod tests {
             subflow: true,
         };
         assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn what_the_device_refused_is_not_counted_as_sent() {
+        let mut info = [0; 216];
+        // 12 wait, of which 2 were not sent; 700 were tried, 100 of them sent once more.
+        info[144] = 2;
+        info[200..202].copy_from_slice(&700_u16.to_ne_bytes());
+        info[208] = 100;
+        for (acknowledged, sent) in [(0, 10), (189, 199), (255, 265)] {
+            info[120] = acknowledged;
+            let traffic = traffic(&info, State::Estab, 12).unwrap();
+            assert_eq!(traffic.tx_bytes, sent);
+        }
+        info[121] = 4;
+        assert_eq!(traffic(&info, State::Estab, 12).unwrap().tx_bytes, 600);
     }
 
     #[test]
