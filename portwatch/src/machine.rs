@@ -25,6 +25,8 @@ pub struct Machine {
     /// `None` for another machine: a name here may be someone else there.
     users: Option<Users>,
     cgroups: HashMap<u64, String>,
+    /// Whether there are hierarchies of version 1, whose paths no id tells.
+    version_1: bool,
 }
 
 impl Machine {
@@ -33,6 +35,9 @@ impl Machine {
             root: "/proc".into(),
             users: Some(Users::system()),
             cgroups: HashMap::new(),
+            version_1: (std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+                .lines()
+                .any(|line| !line.starts_with("0:")),
         }
     }
 
@@ -42,6 +47,7 @@ impl Machine {
             root: root.to_owned(),
             users: None,
             cgroups: HashMap::new(),
+            version_1: false,
         }
     }
 
@@ -104,6 +110,11 @@ impl Lookup for Machine {
             .get(&id)
             .filter(|path| !path.is_empty())
             .cloned()
+    }
+
+    fn cgroup_now(&mut self, pid: u32) -> Option<String> {
+        let directory = self.root.join(pid.to_string());
+        self.version_1.then(|| read_cgroup(&directory)).flatten()
     }
 
     fn user(&mut self, uid: u32) -> Option<String> {

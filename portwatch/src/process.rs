@@ -27,6 +27,8 @@ pub trait Lookup {
     fn process(&mut self, pid: u32) -> Option<Process>;
     /// Path of a cgroup v2 directory by its id.
     fn cgroup(&mut self, id: u64) -> Option<String>;
+    /// Path of the cgroup that a process is in now, where version 1 tells more than an id of version 2.
+    fn cgroup_now(&mut self, pid: u32) -> Option<String>;
     fn user(&mut self, uid: u32) -> Option<String>;
 }
 
@@ -142,17 +144,20 @@ impl Processes {
         {
             return context.clone();
         }
-        let process = self
-            .entry(owner.tgid, lookup)
-            .map(|entry| entry.process.clone());
-        let process = process.unwrap_or_default();
-        // 0: nobody told.
-        let cgroup = (owner.cgroup != 0).then(|| lookup.cgroup(owner.cgroup));
-        let cgroup = match cgroup.flatten() {
-            // A hybrid hierarchy: version 2 is there, but the limits are set in version 1.
-            Some(path) if path == "/" => process.cgroup.clone().or(Some(path)),
-            Some(path) => Some(path),
-            None => process.cgroup.clone(),
+        let entry = self.entry(owner.tgid, lookup);
+        let running = entry.is_some_and(|entry| entry.died.is_none());
+        let process = entry.map(|entry| entry.process.clone()).unwrap_or_default();
+        let cgroup = match owner.cgroup {
+            // Nobody told.
+            0 => process.cgroup,
+            id => match lookup.cgroup(id) {
+                Some(path) if path != "/" => Some(path),
+                // Version 2 may be there, but the limits are set in version 1. It may have been moved since
+                // it was last read.
+                root => (running.then(|| lookup.cgroup_now(owner.tgid)).flatten())
+                    .or(process.cgroup)
+                    .or(root),
+            },
         };
         let context = Arc::new(Context {
             exe: process.exe,
@@ -224,6 +229,9 @@ mod tests {
         fn cgroup(&mut self, id: u64) -> Option<String> {
             (id == 7).then(|| "/system.slice/web.service".into())
         }
+        fn cgroup_now(&mut self, pid: u32) -> Option<String> {
+            (pid == 30).then(|| "/docker/now".into())
+        }
         fn user(&mut self, uid: u32) -> Option<String> {
             (uid == 0).then(|| "root".into())
         }
@@ -273,6 +281,36 @@ mod tests {
                 .as_deref(),
             Some("/bin/sh")
         );
+    }
+
+    #[test]
+    fn a_process_in_a_cgroup_of_version_1_is_where_it_is_now() {
+        let mut processes = Processes::default();
+        let cgroup = Some("/docker/before".to_string());
+        for pid in [30, 31] {
+            let process = Process {
+                cgroup: cgroup.clone(),
+                ..program(1, "sh")
+            };
+            processes.exec(pid, process);
+        }
+        let mut told = |pid, cgroup| {
+            let owner = Owner {
+                cgroup,
+                ..owner(pid, 1)
+            };
+            processes.context(&owner, &mut Machine).cgroup.clone()
+        };
+        assert_eq!(told(30, 7).as_deref(), Some("/system.slice/web.service"));
+        assert_eq!(told(30, 1).as_deref(), Some("/docker/now"));
+        assert_eq!(told(31, 1), cgroup);
+        processes.exit(30, 1);
+        let owner = Owner {
+            cgroup: 1,
+            ..owner(30, 1)
+        };
+        let context = processes.context(&owner, &mut Machine);
+        assert_eq!(context.cgroup, cgroup);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::decode::{self, Record};
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Proto};
 use crate::machine::{Machine, read_args};
-use crate::process::{Process, Processes};
+use crate::process::{Lookup as _, Process, Processes};
 
 /// More owners than the kernel's map has sockets are left over from lost closes.
 const OWNERS: usize = 1 << 19;
@@ -90,7 +90,8 @@ impl Records {
                     comm: comm(head.comm),
                     exe: Some(exe).filter(|exe| !exe.is_empty()),
                     args: Some(whole.unwrap_or(told)),
-                    cgroup: None,
+                    // For those it will start, too: they may be gone when their events are shown.
+                    cgroup: self.machine.cgroup_now(head.tgid),
                 };
                 self.processes.exec(head.tgid, process);
             }

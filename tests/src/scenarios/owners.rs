@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,6 +26,7 @@ crate::scenarios! {
     parents_are_told_nearest_first,
     the_user_is_named,
     a_container_is_told_from_the_cgroup,
+    a_container_is_told_from_a_cgroup_of_version_1,
     the_filter_by_container_shows_exactly_its_events,
     a_systemd_unit_is_told_from_the_cgroup,
 }
@@ -190,13 +192,20 @@ struct Cgroup {
 
 impl Cgroup {
     fn new(path: &str) -> Result<Self> {
+        Self::of("cgroup2", path)
+    }
+
+    /// `version`: the file system of its hierarchy.
+    fn of(version: &str, path: &str) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/mounts")?;
         let root = mounts
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>())
-            .find(|fields| fields.get(2) == Some(&"cgroup2"))
+            // New cpusets have no CPUs.
+            .filter(|fields| fields.get(1).is_some_and(|path| !path.ends_with("/cpuset")))
+            .find(|fields| fields.get(2) == Some(&version))
             .and_then(|fields| fields.get(1).map(PathBuf::from))
-            .ok_or_else(|| cannot("no cgroup2 is mounted"))?;
+            .ok_or_else(|| cannot(format!("no {version} is mounted")))?;
         let mut cgroup = Self { made: Vec::new() };
         let mut directory = root;
         for part in Path::new(path) {
@@ -235,6 +244,22 @@ fn a_container_is_told_from_the_cgroup(stage: &mut Stage) -> Result<()> {
         ensure!(event.container.as_deref() == Some(&id[..12]), "{event:?}");
         let told = event.cgroup.unwrap_or_default();
         ensure!(told.ends_with(&path), "cgroup {told}");
+    }
+    Ok(())
+}
+
+fn a_container_is_told_from_a_cgroup_of_version_1(stage: &mut Stage) -> Result<()> {
+    let id = "89abcdef01234567".repeat(4);
+    let cgroup = Cgroup::of("cgroup", &format!("portwatch-test/docker/{id}"))?;
+    let events = bind_once(stage, || {
+        cgroup.enter()?;
+        // Its path is read when a process is first told of, which has to be there still.
+        Sock::tcp4()?.bind(loopback(0))?;
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(())
+    })?;
+    for event in events {
+        ensure!(event.container.as_deref() == Some(&id[..12]), "{event:?}");
     }
     Ok(())
 }
