@@ -88,6 +88,10 @@ impl Taken {
     }
 
     fn left(&mut self, port: Port, event: &Event) {
+        if event.rport.is_none() && event.sock.is_some() {
+            // Perhaps open before events came; else it is known already.
+            self.came(port, event);
+        }
         let Some(binders) = self.binders.get_mut(&port) else {
             return;
         };
@@ -232,6 +236,19 @@ mod tests {
         );
         taken.note(&event(Kind::Close, 70 * SECOND, 30, 3, "127.0.0.1"));
         assert_eq!(holders(&taken, 70 * SECOND, "127.0.0.1"), [(30, Some(3))]);
+    }
+
+    #[test]
+    fn who_left_is_told_also_when_nothing_told_that_it_came() {
+        let mut taken = Taken::default();
+        let closed = event(Kind::Close, SECOND, 10, 1, "127.0.0.1");
+        let mut connection = event(Kind::Close, SECOND, 11, 2, "127.0.0.1");
+        connection.rport = Some(50_000);
+        taken.note(&closed);
+        taken.note(&connection);
+        assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
+        taken.note(&event(Kind::Close, 62 * SECOND, 12, 3, "127.0.0.1"));
+        assert_eq!(holders(&taken, 62 * SECOND, "0.0.0.0"), [(12, Some(3))]);
     }
 
     #[test]
