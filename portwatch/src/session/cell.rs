@@ -53,7 +53,7 @@ impl Table {
             Table::Exit => 5,
             Table::Event => 20,
             Table::Checkpoint => 4,
-            Table::Open => 30,
+            Table::Open => 29,
         }
     }
 }

@@ -9,7 +9,6 @@ use rusqlite::{Connection, Row as SqlRow};
 use serde_json::Value as Json;
 
 use super::what::What;
-use crate::device::Device;
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Peer, Proto};
 
 /// Most entries of a dictionary kept in memory.
@@ -198,25 +197,12 @@ fn spelled<T>(row: &SqlRow<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) ->
     text.map(read).transpose()
 }
 
-/// The device of a socket of a checkpoint.
-pub fn device(row: &SqlRow<'_>, at: usize) -> Result<Option<Device>> {
-    let device = |name| Device::new(name).context("no device has such a name");
-    bytes(row, at)?.map(device).transpose()
-}
-
-/// Text, or what is not UTF-8.
-fn bytes<'a>(row: &'a SqlRow<'_>, at: usize) -> Result<Option<&'a [u8]>> {
-    use rusqlite::types::ValueRef;
-    match row.get_ref(at)? {
-        ValueRef::Null => Ok(None),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes)),
-        _ => Err(anyhow!("a number is no name")),
-    }
-}
-
 fn comm(row: &SqlRow<'_>, at: usize) -> Result<Option<Comm>> {
-    let Some(bytes) = bytes(row, at)? else {
-        return Ok(None);
+    use rusqlite::types::ValueRef;
+    let bytes = match row.get_ref(at)? {
+        ValueRef::Null => return Ok(None),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        _ => return Err(anyhow!("a number is no comm")),
     };
     let mut comm = [0; 16];
     let place = comm.get_mut(..bytes.len()).context("a comm is too long")?;

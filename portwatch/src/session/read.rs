@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, ensure};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::dictionaries::{self, Dictionaries, Known, number};
+use super::dictionaries::{Dictionaries, Known, number};
 use super::{Finish, Kept, Run};
 use crate::event::Event;
 use crate::row::{Row, State};
@@ -261,11 +261,12 @@ impl Session {
                     recv_queue: number(row, 23)?,
                     send_queue: number(row, 24)?,
                     inode: number(row, 25)?,
-                    device: dictionaries::device(row, 26)?,
-                    v6only: row.get(27)?,
+                    // Not in sessions.
+                    device: None,
+                    v6only: row.get(26)?,
                 },
-                bound: row.get(28)?,
-                told: row.get(29)?,
+                bound: row.get(27)?,
+                told: row.get(28)?,
             });
         }
         Ok(Some(Checkpoint {

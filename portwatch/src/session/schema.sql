@@ -147,7 +147,6 @@ CREATE TABLE raw_open(
   recv_queue INTEGER,
   send_queue INTEGER,
   inode INTEGER,
-  device ANY,                 -- network device that it is bound to; a blob when it is not UTF-8
   v6only INTEGER,
   bound INTEGER NOT NULL,     -- 1: bound before it was connected
   told INTEGER NOT NULL       -- 1: an event is to tell of its end

@@ -172,10 +172,6 @@ impl<'db> Writer<'db> {
         for Kept { row, bound, told } in rows {
             let holders = holders(&row.event);
             let event = self.cells(&row.event, holders.as_deref())?;
-            let device = row.device.as_ref().map_or(Cell::Null, |device| {
-                let bytes = device.bytes();
-                std::str::from_utf8(bytes).map_or(Cell::Blob(bytes), Cell::Text)
-            });
             let mut cells = vec![Cell::Int(checkpoint)];
             cells.extend(event);
             cells.extend([
@@ -184,7 +180,6 @@ impl<'db> Writer<'db> {
                 int(row.recv_queue),
                 int(row.send_queue),
                 int(row.inode),
-                device,
                 int(row.v6only.map(u32::from)),
                 Cell::Int(bound.into()),
                 Cell::Int(told.into()),
