@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// invisible and reordering characters as `\u{202e}`, bytes that are not UTF-8 as `\xff`; and so that
 /// none of these can be taken for text that only looks like it, a backslash as `\\`.
 pub fn push(out: &mut String, bytes: &[u8]) {
-    put(out, bytes, "\\\\");
+    put(out, bytes, |_| false);
 }
 
 /// The same as a new string.
@@ -18,10 +18,22 @@ pub fn text(bytes: &[u8]) -> String {
     out
 }
 
+/// The same of what came in as [`utf8`]: what that wrote for bytes that are not UTF-8 stays as it is.
+pub fn push_str(out: &mut String, text: &str) {
+    put(out, text.as_bytes(), is_byte);
+}
+
+/// The same as a new string.
+pub fn string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_str(&mut out, text);
+    out
+}
+
 /// Text that has escapes in it already, such as a message or JSON, so a backslash stays one.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    put(&mut out, text.as_bytes(), "\\");
+    put(&mut out, text.as_bytes(), |_| true);
     out
 }
 
@@ -41,7 +53,16 @@ pub fn utf8(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn put(out: &mut String, bytes: &[u8], backslash: &str) {
+/// Whether a text begins as [`utf8`] writes a byte.
+fn is_byte(text: &str) -> bool {
+    let [b'\\', b'x', high, low, ..] = text.as_bytes() else {
+        return false;
+    };
+    matches!(high, b'8' | b'9' | b'a'..=b'f') && matches!(low, b'0'..=b'9' | b'a'..=b'f')
+}
+
+/// `is_escape`: whether what begins with a backslash is one, to be left as it is.
+fn put(out: &mut String, bytes: &[u8], is_escape: impl Fn(&str) -> bool) {
     if bytes
         .iter()
         .all(|&b| (0x20..0x7f).contains(&b) && b != b'\\')
@@ -51,9 +72,10 @@ fn put(out: &mut String, bytes: &[u8], backslash: &str) {
         return;
     }
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
+        for (at, c) in chunk.valid().char_indices() {
             match c {
-                '\\' => out.push_str(backslash),
+                '\\' if is_escape(&chunk.valid()[at..]) => out.push('\\'),
+                '\\' => out.push_str("\\\\"),
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
@@ -136,6 +158,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_came_in_as_text_says_once_which_bytes_were_none() {
+        for (input, expected) in [
+            (&b"caf\xe9 \xff"[..], "caf\\xe9 \\xff"),
+            (b"C:\\x \x1b[2J", "C:\\\\x \\x1b[2J"),
+            // not what stands for a byte
+            (b"\\x1b \\xFF \\xf", "\\\\x1b \\\\xFF \\\\xf"),
+            ("\\é".as_bytes(), "\\\\é"),
+        ] {
+            assert_eq!(string(&utf8(input)), expected);
+        }
+    }
+
     /// Much of what has to be told apart.
     fn alike() -> impl Strategy<Value = Vec<u8>> {
         let pieces = [
@@ -187,6 +222,12 @@ mod tests {
         #[test]
         fn what_is_shown_says_which_bytes_it_was(bytes in alike()) {
             prop_assert_eq!(read(&text(&bytes)), bytes);
+        }
+
+        #[test]
+        fn what_came_in_is_shown_as_its_bytes(bytes in alike()) {
+            prop_assume!(!bytes.windows(2).any(|x| x == b"\\x"));
+            prop_assert_eq!(string(&utf8(&bytes)), text(&bytes));
         }
 
         #[test]

@@ -181,6 +181,8 @@ fn harmless(name: &str, bytes: &[u8]) -> String {
         Ok(text) if NESTED.contains(&name) && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
             sanitize::escaped(text)
         }
+        // Stored as it came in; but for comms, which are stored as they are.
+        Ok(text) if name != "comm" => sanitize::string(text),
         _ => sanitize::text(bytes),
     }
 }

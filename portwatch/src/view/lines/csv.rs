@@ -64,7 +64,7 @@ impl Cells {
         self.cell.clear();
         match value {
             Value::Text(text) if self.shown => {
-                let text = sanitize::text(text.as_bytes());
+                let text = sanitize::string(text);
                 self.cell.extend_from_slice(text.as_bytes());
             }
             value => put_value(&mut self.cell, &mut self.time, value),
@@ -147,7 +147,7 @@ mod tests {
         expect![[r#"
             ts,event,pid,comm,laddr,lport,args,error,holders
             2023-11-14T22:13:20.124456789Z,listen,812,nginx,0.0.0.0,80,"[""nginx"",""-g"",""daemon off;""]",,
-            2023-11-14T22:13:20.125456789Z,bind,4242,\x1b]0;x\x07\\xff,0.0.0.0,80,"[""x"","""",""a b"",""\u001b[2J\n""]",EADDRINUSE,"[{""pid"":812,""comm"":""nginx"",""sock"":7}]"
+            2023-11-14T22:13:20.125456789Z,bind,4242,\x1b]0;x\x07\xff,0.0.0.0,80,"[""x"","""",""a b"",""\u001b[2J\n""]",EADDRINUSE,"[{""pid"":812,""comm"":""nginx"",""sock"":7}]"
             2023-11-14T22:13:20.126456789Z,connect,4194304,curl,2001:db8::1,40000,"[""curl"",""https://[2001:db8::2]/""]",,
             2023-11-14T22:13:20.127456789Z,connect,4243,a-fifteen-chars,192.168.100.200,54321,"[""curl"",""https://[2001:db8::2]/""]",ECONNREFUSED,
             2023-11-14T22:13:20.128456789Z,accept,812,nginx,10.0.0.1,80,"[""nginx"",""-g"",""daemon off;""]",,

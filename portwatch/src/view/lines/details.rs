@@ -23,10 +23,10 @@ pub fn put_words(out: &mut String, words: &[String]) {
 /// A word that could be taken for several, or for another, is quoted.
 fn put_word(out: &mut String, word: &str) {
     if !word.is_empty() && !word.contains([' ', '"', '\'']) {
-        return sanitize::push(out, word.as_bytes());
+        return sanitize::push_str(out, word);
     }
     out.push('"');
-    out.push_str(&sanitize::text(word.as_bytes()).replace('"', "\\\""));
+    out.push_str(&sanitize::string(word).replace('"', "\\\""));
     out.push('"');
 }
 
@@ -40,7 +40,7 @@ pub fn put_peers(out: &mut String, peers: &[Peer]) {
 }
 
 fn put_peer(out: &mut String, peer: &Peer) {
-    sanitize::push(out, peer.comm.as_bytes());
+    sanitize::push_str(out, &peer.comm);
     // Writing to a String cannot fail.
     let _ = write!(out, "({})", peer.pid);
 }
@@ -71,7 +71,7 @@ pub fn put_outcome(out: &mut String, event: &Event, style: &Style) {
     }
     if let Some(reason) = event.reason {
         gap(out, "reason=");
-        sanitize::push(out, reason.as_bytes());
+        sanitize::push_str(out, reason);
     }
     let latency = if event.kind == Kind::Accept {
         "waited="
@@ -107,7 +107,7 @@ pub fn put_outcome(out: &mut String, event: &Event, style: &Style) {
     }
     if let Some(service) = event.service.filter(|_| !style.numeric) {
         gap(out, "service=");
-        sanitize::push(out, service.as_bytes());
+        sanitize::push_str(out, service);
     }
 }
 

@@ -197,7 +197,7 @@ pub fn put_value(out: &mut String, value: Option<Value<'_>>) {
         None => return out.push('-'),
         Some(Value::Time(ns)) => write!(out, "{}", Utc::text(ns)),
         Some(Value::Int(number)) => return human::push_number(out, number),
-        Some(Value::Text(text)) => return sanitize::push(out, text.as_bytes()),
+        Some(Value::Text(text)) => return sanitize::push_str(out, &text),
         Some(Value::Addr(addr)) => write!(out, "{addr}"),
         Some(Value::List(items)) => return put_words(out, items),
         Some(Value::Peers(peers)) => return put_peers(out, peers),
@@ -206,10 +206,13 @@ pub fn put_value(out: &mut String, value: Option<Value<'_>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::{Comm, Context, Origin, Peer};
     use crate::view::lines::samples;
 
     const PLAIN_STYLE: Style = Style {
@@ -313,6 +316,39 @@ mod tests {
             22:13:20.132 lost    *** 1234 events lost: they came faster than they could be read; try --ring-size ***
         "#]],
         );
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped_once_wherever_they_stand() {
+        let latin = sanitize::utf8(b"caf\xe9").into_owned();
+        let peers = vec![Peer {
+            pid: 7,
+            comm: latin.clone(),
+            sock: None,
+        }];
+        let mut event = Event::new(Kind::Bind, Origin::Live, 0);
+        event.comm = Some(Comm::from(&b"caf\xe9"[..]));
+        event.holders = Some(peers.clone());
+        event.context = Some(Arc::new(Context {
+            exe: Some(format!("/{latin}")),
+            args: Some(vec![latin.clone(), format!("\\ {latin}")]),
+            parents: Some(peers),
+            ..Context::default()
+        }));
+        let fields = [
+            Field::Comm,
+            Field::Exe,
+            Field::Args,
+            Field::Parents,
+            Field::Holders,
+        ];
+        let mut out = Vec::new();
+        Text::new(Some(&fields), PLAIN_STYLE).event(&mut out, &event);
+        Text::new(None, PLAIN_STYLE).event(&mut out, &event);
+        expect![[r#"
+            caf\xe9         /caf\xe9                     caf\xe9 "\\ caf\xe9"         caf\xe9(7)                   caf\xe9(7)
+            00:00:00.000 bind    -           - caf\xe9      -               -               held_by=caf\xe9(7) exe=/caf\xe9 parent=caf\xe9(7)
+        "#]].assert_eq(&String::from_utf8(out).unwrap());
     }
 
     #[test]

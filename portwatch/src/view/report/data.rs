@@ -66,7 +66,7 @@ pub fn owner(event: &Event) -> Owner {
     let context = event.context.as_deref().unwrap_or(&nobody);
     let text = |text: &Option<String>| {
         let text = text.as_ref()?;
-        Some(short(sanitize::text(text.as_bytes())))
+        Some(short(sanitize::string(text)))
     };
     let words = context.args.as_ref().map(|args| {
         let mut out = String::new();

@@ -14,9 +14,15 @@ use super::Report;
 /// Most characters of a value shown.
 const LONGEST: usize = 500;
 
-/// Text from outside, harmless and not too long; `-` when absent.
+/// Text from outside as it was stored, harmless and not too long; `-` when absent.
 pub fn text(bytes: Option<&Bytes>) -> String {
-    bytes.map_or_else(|| "-".to_owned(), |bytes| short(sanitize::text(bytes)))
+    let Some(bytes) = bytes else {
+        return "-".to_owned();
+    };
+    short(match std::str::from_utf8(bytes) {
+        Ok(text) => sanitize::string(text),
+        Err(_) => sanitize::text(bytes),
+    })
 }
 
 /// As much of a text as has room on a page, and how much is missing.

@@ -229,9 +229,9 @@ impl Text {
         let container = event.context.as_ref().and_then(|x| x.container.as_ref());
         let other = event.netns.filter(|&x| Some(x) != self.style.netns);
         match (container, other) {
-            (Some(container), _) => sanitize::push(out, container.as_bytes()),
+            (Some(container), _) => sanitize::push_str(out, container),
             (None, Some(netns)) => match self.style.netns_names.get(&netns) {
-                Some(name) => sanitize::push(out, name.as_bytes()),
+                Some(name) => sanitize::push_str(out, name),
                 None => out.push_str(&format!("net:{netns}")),
             },
             (None, None) => out.push('-'),
@@ -340,7 +340,7 @@ fn put_others(out: &mut String, event: &Event) {
     for (i, (comm, first, last)) in runs.into_iter().enumerate() {
         out.push_str(if i == 0 { " +" } else { "," });
         if own.as_deref() != Some(comm) {
-            sanitize::push(out, comm.as_bytes());
+            sanitize::push_str(out, comm);
             out.push(':');
         }
         // Writing to a String cannot fail.

@@ -184,13 +184,13 @@ impl Column {
             Column::User => {
                 let name = event.context.as_ref().and_then(|x| x.user.as_ref());
                 match name.filter(|_| !look.numeric) {
-                    Some(name) => sanitize::push(&mut out, name.as_bytes()),
+                    Some(name) => sanitize::push_str(&mut out, name),
                     None => put_number(&mut out, event.uid),
                 }
             }
             Column::Service => {
                 let name = event.service.filter(|_| !look.numeric);
-                sanitize::push(&mut out, name.unwrap_or_default().as_bytes());
+                sanitize::push_str(&mut out, name.unwrap_or_default());
             }
             Column::Place => put_place(&mut out, event, look),
         }
@@ -343,7 +343,7 @@ fn put_age(out: &mut String, sight: &Sight, row: &Row, now: u64) {
 fn put_place(out: &mut String, event: &Event, look: &Look) {
     let container = event.context.as_ref().and_then(|x| x.container.as_ref());
     match (container, event.netns.filter(|_| event.netns != look.netns)) {
-        (Some(container), _) => sanitize::push(out, container.as_bytes()),
+        (Some(container), _) => sanitize::push_str(out, container),
         (None, Some(netns)) => {
             out.push_str("net:");
             put_number(out, Some(netns));

@@ -216,7 +216,7 @@ impl Names {
 
     /// Text from outside.
     fn text(&mut self, name: &'static str, value: Option<&str>) {
-        self.put(name, sanitize::text(value.unwrap_or_default().as_bytes()));
+        self.put(name, sanitize::string(value.unwrap_or_default()));
     }
 }
 

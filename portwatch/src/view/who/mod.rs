@@ -182,13 +182,13 @@ impl Answer<'_> {
     fn put_place(&self, out: &mut String, row: &Row, context: &Context, style: &Style) {
         if let Some(container) = &context.container {
             out.push_str(" in container ");
-            sanitize::push(out, container.as_bytes());
+            sanitize::push_str(out, container);
         }
         let other = row.event.netns.filter(|&x| Some(x) != self.question.netns);
         if let Some(netns) = other {
             out.push_str(" in another network namespace (");
             match style.netns_names.get(&netns) {
-                Some(name) => sanitize::push(out, name.as_bytes()),
+                Some(name) => sanitize::push_str(out, name),
                 None => out.push_str(&netns.to_string()),
             }
             out.push(')');
@@ -215,7 +215,7 @@ fn put_peers<'a>(out: &mut String, peers: impl Iterator<Item = &'a Peer>, separa
         if i > 0 {
             out.push_str(separator);
         }
-        sanitize::push(out, peer.comm.as_bytes());
+        sanitize::push_str(out, &peer.comm);
         let _ = write!(out, "({})", peer.pid);
     }
     out.push('\n');
@@ -235,7 +235,7 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
     put_list(out, "peers", peers.collect());
     let clients = report.clients().into_iter().map(|(client, count)| {
         let comm = client.comm.unwrap_or_else(|| "?".to_owned());
-        let comm = sanitize::text(comm.as_bytes());
+        let comm = sanitize::string(&comm);
         let pid = client.pid.map_or(String::new(), |pid| format!("({pid})"));
         let times = match count {
             1 => String::new(),

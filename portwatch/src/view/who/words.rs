@@ -230,7 +230,7 @@ pub fn holder(row: &Row) -> String {
     }
     let user = event.context.as_ref().and_then(|x| x.user.as_deref());
     match (user, event.uid) {
-        (Some(user), _) => format!("a process of user {}", sanitize::text(user.as_bytes())),
+        (Some(user), _) => format!("a process of user {}", sanitize::string(user)),
         (None, Some(uid)) => format!("a process of user {uid}"),
         (None, None) => "the kernel".to_owned(),
     }
