@@ -317,6 +317,10 @@ struct Tables {
 
 impl Tables {
     fn start() -> Self {
+        Self::with(&["trace"])
+    }
+
+    fn with(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let net = folder.path().join("net");
         std::fs::create_dir(&net).unwrap();
@@ -324,8 +328,8 @@ impl Tables {
             std::fs::write(net.join(name), HEADING).unwrap();
         }
         let root = folder.path().to_str().unwrap();
-        let mut child = portwatch(&["trace", "-o", "json", "--proc-root", root])
-            .args(["--interval", "50ms"])
+        let mut child = portwatch(args)
+            .args(["-o", "json", "--proc-root", root, "--interval", "50ms"])
             .spawn()
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -425,6 +429,62 @@ fn a_table_that_is_damaged_meanwhile_proves_no_end() {
     let (stdout, stderr) = tables.end();
     assert_eq!(stdout, "");
     assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
+    assert!(
+        stderr.contains(" with tables missing or damaged"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn tables_that_vanish_for_a_moment_end_neither_sockets_nor_the_trace() {
+    let mut tables = Tables::start();
+    tables.write(&format!("{HEADING}{LISTENER}"));
+    assert_eq!(tables.next(), ("listen".to_owned(), 8080));
+    let (net, away) = (
+        tables.folder.path().join("net"),
+        tables.folder.path().join("away"),
+    );
+    std::fs::rename(&net, &away).unwrap();
+    let said = tables.said();
+    assert!(
+        said.contains("the proc file system cannot be read (No such file"),
+        "{said}"
+    );
+    std::fs::rename(&away, &net).unwrap();
+    tables.write(&format!("{HEADING}{LISTENER}{OTHER}"));
+    assert_eq!(tables.next(), ("listen".to_owned(), 8081));
+    let (stdout, stderr) = tables.end();
+    assert_eq!(stdout, "");
+    assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
+    assert!(
+        stderr.contains(" with tables missing or damaged"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_table_after_a_while_says_which_tables_broke_meanwhile() {
+    for vanish in [false, true] {
+        let mut tables = Tables::with(&["list", "-d", "1h"]);
+        if vanish {
+            // after the first snapshot
+            tables.write(&format!("{HEADING}{LISTENER}"));
+            std::thread::sleep(Duration::from_secs(1));
+            std::fs::remove_dir_all(tables.folder.path().join("net")).unwrap();
+        } else {
+            std::fs::remove_file(tables.tcp()).unwrap();
+        }
+        let note = tables.said();
+        assert!(note.contains("cannot be read (No such file"), "{note}");
+        let (stdout, stderr) = tables.end();
+        assert_eq!(stdout.lines().count(), usize::from(vanish), "{stdout}");
+        assert!(
+            stderr.contains(" with tables missing or damaged"),
+            "{stderr}"
+        );
+        let compared = !stderr.contains("not compared with open sockets at the end");
+        assert_eq!(compared, !vanish, "{stderr}");
+    }
 }
 
 #[test]
@@ -458,7 +518,10 @@ fn for_nobody() -> (tempfile::TempDir, Command) {
 #[test]
 fn without_permission_it_polls_and_says_why() {
     let (_folder, mut command) = for_nobody();
-    let output = command.args(["trace", "-d", "300ms"]).output().unwrap();
+    let output = command
+        .args(["trace", "-d", "300ms", "--ring-size", "1M"])
+        .output()
+        .unwrap();
     let (code, _, said) = told(output);
     assert_eq!(code, Some(0), "{said}");
     let first = said.lines().next().unwrap();
@@ -471,6 +534,7 @@ fn without_permission_it_polls_and_says_why() {
         assert!(first.contains(expected), "{said}");
     }
     assert!(said.contains("cannot be read, which needs root"), "{said}");
+    assert!(said.contains("--ring-size is not used"), "{said}");
 }
 
 #[test]

@@ -251,6 +251,13 @@ mod tests {
                 "trace --proc-root /proc --probes kprobe",
                 "cannot be used with",
             ),
+            ("trace --from poll --ring-size 8M", "cannot be used with"),
+            ("top --proc-root / --ring-size 8M", "cannot be used with"),
+            (
+                "record s.db --from poll --ring-size 8M",
+                "cannot be used with",
+            ),
+            ("trace --from poll --kernel-notes", "cannot be used with"),
             ("trace --interval 0", "no time at all"),
             ("trace -c 0", "'0' is not a number of events from 1"),
             ("trace --since 03:12", "--from <SOURCE>"),

@@ -105,11 +105,11 @@ pub struct RecordArgs {
     #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_ring_size)]
+    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
     #[arg(help_heading = "Run")]
-    #[arg(allow_negative_numbers = true)]
-    pub ring_size: u32,
+    pub ring_size: Option<u32>,
 
     /// Exit with code 4 when anything was lost or could not be seen
     #[arg(long, help_heading = "Run")]

@@ -59,7 +59,7 @@ pub struct TopArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 4M]
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
     #[arg(help_heading = "Run")]
     pub ring_size: Option<u32>,
 }

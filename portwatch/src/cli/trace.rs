@@ -127,12 +127,12 @@ pub struct TraceArgs {
 
     /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
     #[arg(help_heading = "Run")]
     pub ring_size: Option<u32>,
 
     /// Say on stderr what the probes in the kernel note of their own work
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, conflicts_with_all = ["from", "proc_root"], help_heading = "Run")]
     pub kernel_notes: bool,
 
     /// Exit with code 4 when anything was lost or could not be seen

@@ -25,6 +25,15 @@ pub enum Why {
 }
 
 impl Gap {
+    /// Any socket may be there.
+    pub fn everything(error: &dyn std::error::Error) -> Self {
+        Self {
+            netns: None,
+            table: None,
+            why: Why::Unread(error.to_string()),
+        }
+    }
+
     /// Whether such a socket is one of them.
     pub fn covers(&self, netns: Option<u32>, proto: Proto, family: Family) -> bool {
         self.netns.is_none_or(|own| netns == Some(own))
@@ -33,9 +42,10 @@ impl Gap {
 
     /// For the user, who has been told of such sockets before.
     pub fn note(&self) -> String {
-        let name = match self.table {
-            Some((proto, family)) => format!("the table {}", proc::table(proto, family)),
-            None => "a network namespace".to_owned(),
+        let name = match (self.table, &self.why) {
+            (Some((proto, family)), _) => format!("the table {}", proc::table(proto, family)),
+            (None, Why::Closed) => "a network namespace".to_owned(),
+            (None, _) => "the proc file system".to_owned(),
         };
         let trouble = match &self.why {
             Why::Absent => format!("{name} is not there any more"),

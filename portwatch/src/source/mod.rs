@@ -81,7 +81,10 @@ impl Source {
     pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
         match self {
             Source::Live(live) => live.next(events).await,
-            Source::Poll(poll, _) => poll.next(events).await,
+            Source::Poll(poll, _) => {
+                poll.next(events).await;
+                Ok(())
+            }
             Source::Session(replay) => replay.next(events).await,
         }
     }
@@ -104,7 +107,7 @@ impl Source {
     pub fn finish(self, events: &mut Vec<Event>) -> Result<Accounts> {
         match self {
             Source::Live(live) => live.finish(events),
-            Source::Poll(poll, _) => poll.finish(events),
+            Source::Poll(poll, _) => Ok(poll.finish(events)),
             Source::Session(replay) => replay.finish(),
         }
     }

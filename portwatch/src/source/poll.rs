@@ -36,6 +36,10 @@ pub struct Poll {
     /// When set, only these processes are shown.
     followed: Option<HashSet<u32>>,
     limits: Vec<String>,
+    /// What was said of gaps at the start.
+    known: HashSet<String>,
+    /// Snapshots with others.
+    damaged: u64,
     /// What is said of gaps is said once, to whom it is told.
     said: HashSet<String>,
     say: Option<Say>,
@@ -59,7 +63,7 @@ impl Poll {
         let mut limits = first.limits;
         limits.extend(holders.limits());
         let mut troubles = first.gaps.iter().filter(|gap| gap.why != Why::Absent);
-        let said = troubles.clone().map(Gap::note).collect();
+        let known: HashSet<String> = troubles.clone().map(Gap::note).collect();
         if troubles.any(|gap| gap.table.is_some()) {
             limits.push("ends of sockets in tables that are not whole are not told".to_owned());
         }
@@ -77,7 +81,9 @@ impl Poll {
             owners,
             followed: None,
             limits,
-            said,
+            said: known.clone(),
+            known,
+            damaged: 0,
             say: None,
             last: Instant::now(),
             longest: options.interval,
@@ -99,12 +105,9 @@ impl Poll {
     }
 
     /// Waits for the next snapshot and appends what happened since the last. Cancel-safe.
-    ///
-    /// # Errors
-    /// When there is nothing to read any more.
-    pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
+    pub async fn next(&mut self, events: &mut Vec<Event>) {
         self.timer.tick().await;
-        self.step(events)
+        self.step(events);
     }
 
     /// Takes the next snapshot now.
@@ -113,18 +116,16 @@ impl Poll {
     }
 
     /// Appends what happened since the last snapshot and returns the accounts.
-    ///
-    /// # Errors
-    /// When there is nothing to read any more.
-    pub fn finish(mut self, events: &mut Vec<Event>) -> Result<Accounts> {
-        self.step(events)?;
-        Ok(self.accounts())
+    pub fn finish(mut self, events: &mut Vec<Event>) -> Accounts {
+        self.step(events);
+        self.accounts()
     }
 
     /// The accounts so far.
     pub fn accounts(&self) -> Accounts {
         Accounts {
             polled: Some(self.longest),
+            damaged_snapshots: self.damaged,
             ..Accounts::default()
         }
     }
@@ -135,12 +136,12 @@ impl Poll {
         self.followed.get_or_insert_default().insert(pid);
     }
 
-    fn step(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        let (mut now, mut gaps) = read(&self.reading)?;
+    fn step(&mut self, events: &mut Vec<Event>) {
+        let (mut now, mut gaps) = read(&self.reading);
         if self.compare.misses(&now, &gaps) {
             // A table that changes while it is read may leave one out: gone is what is not in the
             // next one either.
-            let (again, more) = read(&self.reading)?;
+            let (again, more) = read(&self.reading);
             let there: HashSet<u64> = again.iter().filter_map(|socket| socket.inode).collect();
             now.retain(|socket| socket.inode.is_some_and(|inode| !there.contains(&inode)));
             now.extend(again);
@@ -154,7 +155,8 @@ impl Poll {
         }
         // To look through all open files costs more than all the rest.
         let holders = match self.compare.has_news(&now) {
-            true => Holders::read(root(&self.reading))?,
+            // Who is gone by now has no owner.
+            true => Holders::read(root(&self.reading)).unwrap_or_default(),
             false => Holders::default(),
         };
         self.owners.forget();
@@ -167,29 +169,35 @@ impl Poll {
             None => true,
         };
         events.extend(happened.into_iter().filter(shown));
-        Ok(())
     }
 
-    /// Says what stands in the way of telling ends, once.
+    /// Says what stands in the way of telling ends, once, and counts the snapshot when that was not so at
+    /// the start.
     fn note(&mut self, gaps: &[Gap]) {
+        let mut damaged = false;
         for gap in gaps {
             // What the kernel does without is missing when it was there.
             if gap.why == Why::Absent && !self.compare.concerns(gap) {
                 continue;
             }
             let note = gap.note();
+            damaged |= !self.known.contains(&note);
             if let Some(say) = self.say.as_ref().filter(|_| !self.said.contains(&note)) {
                 say(&note);
                 self.said.insert(note);
             }
         }
+        self.damaged += u64::from(damaged);
     }
 }
 
-/// The sockets of this moment, and of which of them it cannot be told.
-fn read(options: &snapshot::Options) -> Result<(Vec<Socket>, Vec<Gap>)> {
-    let sockets = snapshot::read(options)?;
-    Ok((sockets.list.iter().collect(), sockets.gaps))
+/// The sockets of this moment, and of which of them it cannot be told: of all where there is nothing to
+/// read.
+fn read(options: &snapshot::Options) -> (Vec<Socket>, Vec<Gap>) {
+    match snapshot::read(options) {
+        Ok(sockets) => (sockets.list.iter().collect(), sockets.gaps),
+        Err(error) => (Vec::new(), vec![Gap::everything(error.root_cause())]),
+    }
 }
 
 fn root(reading: &snapshot::Options) -> &Path {

@@ -225,11 +225,7 @@ fn flags_that_do_not_fit_are_refused() {
             vec!["--proc-root", "/proc"],
             "--proc-root does not go with",
         ),
-        (
-            "trace",
-            vec!["--ring-size", "8M"],
-            "--ring-size does not go with",
-        ),
+        ("trace", vec!["--ring-size", "8M"], "cannot be used with"),
         ("trace", vec!["--", "true"], "a command does not go with"),
         ("trace", vec!["--probes", "auto"], "cannot be used with"),
         ("list", vec!["-d", "1s"], "--duration does not go with"),

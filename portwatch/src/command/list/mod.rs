@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::output::{Output, is_closed_pipe};
 use super::recorded::Past;
+use super::trace::Particular;
 use super::{filter, say, screen, wrong_usage};
 use crate::cli::{self, ListArgs, Sort};
 use crate::exit::Exit;
@@ -44,7 +45,10 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
             ..live::Options::default()
         },
     };
-    let interval_given = args.source.interval.is_some();
+    let particular = Particular {
+        interval: args.source.interval.is_some(),
+        ..Particular::default()
+    };
     let past = match session {
         Some(path) => Some(Past::read(&path, &args.moment)?),
         None => None,
@@ -70,7 +74,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
     let (rows, limits): (Box<dyn Iterator<Item = Row>>, _) = match (past, args.duration) {
         (Some(past), _) => (in_order(past.rows), past.limits),
         (None, Some(duration)) => {
-            let snapshot = followed::rows(&followed, duration, interval_given).await?;
+            let snapshot = followed::rows(&followed, duration, &particular).await?;
             (in_order(snapshot.rows), snapshot.limits)
         }
         (None, None) => {

@@ -27,7 +27,7 @@ use super::output::Output;
 use super::signals::Signals;
 use super::trace::child;
 use super::trace::summary::Summary;
-use super::trace::{greet, not_observed, verdict};
+use super::trace::{Particular, greet, not_observed, verdict};
 use super::{say, screen, wrong_usage};
 use crate::cli::{self, RecordArgs};
 use crate::event::Kind;
@@ -92,11 +92,18 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         choice: args.source.choice(tier),
         live: live::Options {
             tier,
-            ring_bytes: args.ring_size,
+            ring_bytes: args
+                .ring_size
+                .unwrap_or(live::Options::default().ring_bytes),
             ..live::Options::default()
         },
     })?;
-    greet(&source, args.source.interval.is_some());
+    let particular = Particular {
+        interval: args.source.interval.is_some(),
+        ring_size: args.ring_size.is_some(),
+        ..Particular::default()
+    };
+    greet(&mut source, &particular);
     let print = args.output.map(|output| print(output, args.numeric));
     let print = print.transpose()?;
     let (news_sender, news) = mpsc::channel();

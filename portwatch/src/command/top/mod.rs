@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::compare::{Compare, Step};
 use super::list::own_netns;
 use super::signals::Signals;
-use super::trace::{UNUSED_INTERVAL, not_observed, polling, summary};
+use super::trace::{Particular, not_observed, polling, summary, unused};
 use super::{filter, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
@@ -48,11 +48,8 @@ const SHARE: u32 = 10;
 /// When the arguments make no sense, there is no terminal, or the kernel cannot be traced.
 pub async fn run(args: TopArgs) -> Result<Exit> {
     Terminal::check().map_err(wrong_usage)?;
-    let session = {
-        let here = [("--ring-size", args.ring_size.is_some())];
-        let past = [args.moment.given(), args.span.given()].concat();
-        args.source.session(&here, &past).map_err(wrong_usage)?
-    };
+    let past = [args.moment.given(), args.span.given()].concat();
+    let session = args.source.session(&[], &past).map_err(wrong_usage)?;
     if let Some(path) = session {
         return playing::run(&args, path).await;
     }
@@ -71,6 +68,11 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     };
     let mut signals = Signals::new(false).context("waiting for signals")?;
     let tier = args.probes.probes.tier();
+    let particular = Particular {
+        interval: args.source.interval.is_some(),
+        ring_size: args.ring_size.is_some(),
+        ..Particular::default()
+    };
     let mut source = Source::start(&source::Options {
         poll: args.source.poll_options(),
         choice: args.source.choice(tier),
@@ -92,9 +94,9 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         clock: Clock::new(),
         drawn: None,
     };
-    if args.source.interval.is_some() && matches!(source, Source::Live(_)) {
-        say(UNUSED_INTERVAL);
-    }
+    unused(&source, &particular)
+        .iter()
+        .for_each(|text| say(text));
     let mut terminal = Terminal::enter()?;
     let ended = top.follow(&mut source, &mut signals, &mut terminal).await;
     // First of all the terminal: detaching takes a moment.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Particular;
 use crate::cli::{self, SpanArgs, TraceArgs};
 use crate::command::{filter, screen};
 use crate::event::Kind;
@@ -26,7 +27,7 @@ pub struct Config {
     pub count: Option<u64>,
     pub duration: Option<Duration>,
     pub require_complete: bool,
-    pub interval_given: bool,
+    pub particular: Particular,
     /// At least one word.
     pub command: Option<Vec<OsString>>,
 }
@@ -40,11 +41,7 @@ pub struct Asked {
 
 impl Config {
     pub fn new(args: TraceArgs) -> Result<Self> {
-        let here = [
-            ("--ring-size", args.ring_size.is_some()),
-            ("--kernel-notes", args.kernel_notes),
-            ("a command", !args.command.is_empty()),
-        ];
+        let here = [("a command", !args.command.is_empty())];
         let past = [&args.span.given()[..], &[("--run", args.run.is_some())]].concat();
         let session = args.source.session(&here, &past)?.map(|path| Asked {
             path: path.to_owned(),
@@ -71,7 +68,11 @@ impl Config {
                 || binds && matches!(kind, Kind::Listen | Kind::Close)
         };
         Ok(Self {
-            interval_given: args.source.interval.is_some(),
+            particular: Particular {
+                interval: args.source.interval.is_some(),
+                ring_size: args.ring_size.is_some(),
+                kernel_notes: args.kernel_notes,
+            },
             source: source::Options {
                 poll: args.source.poll_options(),
                 choice: args.source.choice(args.probes.probes.tier()),

@@ -30,10 +30,6 @@ use child::Running;
 use config::Config;
 use summary::Summary;
 
-/// To be said when --interval was given and the kernel tells of events.
-pub(super) const UNUSED_INTERVAL: &str =
-    "--interval is not used: the kernel tells of each event (--from poll would poll)";
-
 /// Lines are written in pieces of about this size.
 const PIECE: usize = 256 << 10;
 
@@ -48,10 +44,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     }
     let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
-    greet(&source, config.interval_given);
-    if let Source::Poll(poll, _) = &mut source {
-        poll.tell(Box::new(say));
-    }
+    greet(&mut source, &config.particular);
     let mut trace = Trace {
         lines: config.lines,
         filter: config.filter,
@@ -243,22 +236,48 @@ pub(super) async fn ended(command: &mut Option<&mut Running>) {
     }
 }
 
-/// Says what serves, and what it cannot see. `interval_given`: whether --interval was.
-pub fn greet(source: &Source, interval_given: bool) {
+/// Which flags were given that only one kind of source has a use for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Particular {
+    pub interval: bool,
+    pub ring_size: bool,
+    pub kernel_notes: bool,
+}
+
+/// Says what serves, and what it cannot see; from then on also what it cannot see any more.
+pub fn greet(source: &mut Source, given: &Particular) {
     match source {
-        Source::Live(live) => {
-            say(&tracing(live.report()));
-            if interval_given {
-                say(UNUSED_INTERVAL);
-            }
-        }
+        Source::Live(live) => say(&tracing(live.report())),
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
             poll.limits().iter().for_each(|limit| say(limit));
+            poll.tell(Box::new(say));
         }
         // Who opened it has said what it is.
         Source::Session(_) => {}
     }
+    unused(source, given).iter().for_each(|text| say(text));
+}
+
+/// What was asked for in vain, a sentence each.
+pub(super) fn unused(source: &Source, given: &Particular) -> Vec<String> {
+    let (flags, why) = match source {
+        Source::Live(_) => (
+            vec![("--interval", given.interval)],
+            "the kernel tells of each event (--from poll would poll)",
+        ),
+        Source::Poll(..) => (
+            vec![
+                ("--ring-size", given.ring_size),
+                ("--kernel-notes", given.kernel_notes),
+            ],
+            "nothing comes from the kernel's probes",
+        ),
+        Source::Session(_) => return Vec::new(),
+    };
+    let given = flags.iter().filter(|(_, given)| *given);
+    let texts = given.map(|(flag, _)| format!("{flag} is not used: {why}"));
+    texts.collect()
 }
 
 /// In one line.

@@ -115,6 +115,7 @@ fn reasons(accounts: &Accounts) -> Vec<String> {
         skipped_events,
         undecodable,
         polled,
+        damaged_snapshots,
     } = accounts;
     let mut reasons = Vec::new();
     if let Some(longest) = polled {
@@ -154,6 +155,11 @@ fn reasons(accounts: &Accounts) -> Vec<String> {
             "of a probe skipped by the kernel, which was interrupted in it: events may be missing",
         ),
         (undecodable, "record", "not understood: please report this"),
+        (
+            damaged_snapshots,
+            "snapshot",
+            "with tables missing or damaged: what began and ended in them may be missing",
+        ),
     ] {
         if *count > 0 {
             reasons.push(format!("{} {why}", plural(*count, what)));
@@ -227,6 +233,7 @@ mod tests {
             skipped_events: 5,
             undecodable: 4,
             polled: None,
+            damaged_snapshots: 0,
         };
         expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 process record lost: exe, args and parents may be missing; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
         let accounts = Accounts {

@@ -13,7 +13,7 @@ use crate::command::holders::Holders;
 use crate::command::list::{hint, own_netns, style};
 use crate::command::output::{Output, is_closed_pipe};
 use crate::command::signals::Signals;
-use crate::command::trace::greet;
+use crate::command::trace::{Particular, greet};
 use crate::command::{READER_CHECK, say, screen, wrong_usage};
 use crate::event::{Event, Kind, Proto};
 use crate::exit::Exit;
@@ -182,7 +182,7 @@ impl Watch {
     fn start(args: &WhoArgs) -> Result<Self> {
         let kinds = vec![Kind::Bind, Kind::Listen, Kind::Close];
         let signals = Signals::new(false).context("waiting for signals")?;
-        let source = Source::start(&source::Options {
+        let mut source = Source::start(&source::Options {
             live: live::Options {
                 ring_bytes: 1 << 20,
                 kinds: kinds.clone(),
@@ -197,7 +197,7 @@ impl Watch {
                 None => Choice::Best,
             },
         })?;
-        greet(&source, false);
+        greet(&mut source, &Particular::default());
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
         }
