@@ -426,13 +426,17 @@ fn failing_filter() {
 }
 
 fn full_disk() {
-    for args in [&["--help"][..], &["--version"], &["list", "-h"]] {
+    let to_full = |args: &[&str]| {
         let full = std::fs::File::options().write(true).open("/dev/full");
-        let mut command = portwatch(args);
-        let (code, _, stderr) = outcome(command.stdout(full.unwrap()));
+        let (code, _, stderr) = outcome(portwatch(args).stdout(full.unwrap()));
         assert_eq!(code, Some(1), "{args:?}");
         let expected = "portwatch: writing to stdout: No space left on device";
         assert!(stderr.starts_with(expected), "{stderr}");
+    };
+    to_full(&["doctor"]);
+    for args in [&["--help"][..], &["--version"], &["list", "-h"]] {
+        to_full(args);
+        let mut command = portwatch(args);
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let (code, _, stderr) = outcome(command.stdout(writer));

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cli::{DoctorArgs, ReportFormat};
 use crate::exit::Exit;
@@ -36,7 +36,9 @@ pub fn run(args: &DoctorArgs) -> Result<Exit> {
         ReportFormat::Json => diagnosis.json(),
     };
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error)?,
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            return Err(error).context("writing to stdout");
+        }
         _ => {}
     }
     Ok(if diagnosis.probes.is_ok() {

@@ -109,11 +109,10 @@ fn answer(args: &WhoArgs, out: &mut Vec<u8>) -> Result<Vec<String>> {
         limits: &limits,
         past: None,
     };
-    let text = match args.output {
-        ReportFormat::Text => answer.text(&style(args.numeric)),
-        ReportFormat::Json => answer.json(),
-    };
-    out.extend_from_slice(text.as_bytes());
+    match args.output {
+        ReportFormat::Text => out.extend_from_slice(answer.text(&style(args.numeric)).as_bytes()),
+        ReportFormat::Json => answer.put_json(out),
+    }
     Ok(limits)
 }
 

@@ -65,10 +65,9 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
             history,
         }),
     };
-    let text = match args.output {
-        ReportFormat::Text => answer.text(&style),
-        ReportFormat::Json => answer.json(),
-    };
-    out.extend_from_slice(text.as_bytes());
+    match args.output {
+        ReportFormat::Text => out.extend_from_slice(answer.text(&style).as_bytes()),
+        ReportFormat::Json => answer.put_json(out),
+    }
     Ok(limits)
 }

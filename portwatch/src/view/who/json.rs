@@ -7,20 +7,20 @@ use super::{Answer, MOST};
 use crate::event::{Event, Field};
 use crate::port::{Bind, Client, Report};
 use crate::row::{Column, Row};
-use crate::view::lines::Json;
+use crate::view::lines::{Json, put_json};
 use crate::view::rows::put_object;
 use crate::view::time::Utc;
 
 impl Answer<'_> {
-    /// The same as JSON; the keys are documented by `who --help`.
-    pub fn json(&self) -> String {
-        let mut json = json!({
+    /// Appends the same as one object on a line; the keys are documented by `who --help`.
+    pub fn put_json(&self, out: &mut Vec<u8>) {
+        let mut json = present(json!({
             "port": self.question.port,
             "netns": self.question.netns,
             "protocols": self.reports.iter().map(|x| self.report(x)).collect::<Value>(),
             "remarks": words::remarks(&self.question, &self.rules),
             "limits": self.limits,
-        });
+        }));
         if let Some(addr) = self.question.addr {
             json["addr"] = addr.to_string().into();
         }
@@ -31,20 +31,20 @@ impl Answer<'_> {
             json["at"] = Utc::text(past.at).into();
             json["history"] = past.history.iter().map(happened).collect();
         }
-        let mut text = json.to_string();
-        text.push('\n');
-        text
+        // Escaped as in all JSON here, so that a terminal can show it.
+        put_json(out, &json);
+        out.push(b'\n');
     }
 
     fn report(&self, report: &Report<'_>) -> Value {
         let states = report.states().into_iter().map(|(netns, state, count)| {
-            json!({"netns": netns, "state": state.as_str(), "count": count})
+            present(json!({"netns": netns, "state": state.as_str(), "count": count}))
         });
         let peers = (report.peers().into_iter())
             .map(|(addr, count)| json!({"raddr": addr.to_string(), "count": count}));
         let clients = report.clients().into_iter().map(|(client, count)| {
             let Client { pid, comm, raddr } = client;
-            json!({"pid": pid, "comm": comm, "raddr": raddr.to_string(), "count": count})
+            present(json!({"pid": pid, "comm": comm, "raddr": raddr.to_string(), "count": count}))
         });
         // Where others may have it unseen, no bind is known to succeed.
         let all = self.rules.unseen.is_none();
@@ -90,6 +90,14 @@ fn happened(event: &Event) -> Value {
     Json::new(Some(fields.collect())).event(&mut text, event);
     // It was just written as JSON.
     serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// The object without what is absent.
+fn present(mut json: Value) -> Value {
+    if let Value::Object(members) = &mut json {
+        members.retain(|_, value| !value.is_null());
+    }
+    json
 }
 
 fn bind(bind: &Bind<'_>) -> Value {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::bind::Refusal;
 use crate::device::Device;
-use crate::event::Kind;
+use crate::event::{Comm, Kind};
 use crate::filter::{Span, Spans};
 use crate::port;
 
@@ -299,8 +299,7 @@ fn json_tells_on_what_an_error_depends() {
         Row::connection(State::Estab, local, remote, 99, "curl")
     };
     let binds = |rows: &[Row]| {
-        let json = answer(question(Some("0.0.0.0")), rules(), rows).json();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let json = json(&answer(question(Some("0.0.0.0")), rules(), rows));
         let mut bind = json["protocols"][0]["binds"][0].clone();
         bind.as_object_mut().unwrap().remove("obstacles");
         bind.to_string()
@@ -522,6 +521,37 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
     );
 }
 
+fn json(answer: &Answer<'_>) -> serde_json::Value {
+    let mut out = Vec::new();
+    answer.put_json(&mut out);
+    serde_json::from_slice(&out).unwrap()
+}
+
+#[test]
+fn json_is_harmless_and_leaves_out_what_is_absent() {
+    let local = "127.0.0.1:8080";
+    let mut client = Row::connection(State::Estab, "127.0.0.1:40001", local, 99, "curl");
+    client.event.pid = None;
+    client.event.comm = None;
+    let mut evil = python();
+    evil.event.comm = Some(Comm::from("\u{202e}\x1b[2J"));
+    let rows = [
+        evil,
+        Row::connection(State::Estab, local, "127.0.0.1:40001", 7262, "python3"),
+        client,
+    ];
+    let mut question = question(None);
+    question.netns = None;
+    let mut out = Vec::new();
+    answer(question, rules(), &rows).put_json(&mut out);
+    let text = String::from_utf8(out).unwrap();
+    let deceives = |c| c != '\n' && sanitize::is_deceptive(c) || c == '\x1b';
+    assert!(!text.contains(deceives), "{text}");
+    assert!(text.contains(r"\u202e\u001b[2J"), "{text}");
+    assert!(text.contains(r#""clients":[{"#), "{text}");
+    assert!(!text.contains("null"), "{text}");
+}
+
 #[test]
 fn json_has_the_documented_keys() {
     let rows = [
@@ -534,8 +564,7 @@ fn json_has_the_documented_keys() {
             "python3",
         ),
     ];
-    let json = answer(question(Some("127.0.0.1")), rules(), &rows).json();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json = json(&answer(question(Some("127.0.0.1")), rules(), &rows));
     expect![[r#"
         {
           "addr": "127.0.0.1",
@@ -677,7 +706,7 @@ fn a_session_tells_what_was_before() {
           2023-11-14 22:13:20.130 close  tcp 0.0.0.0 by nginx(812), open for 1h02m
         verdict: 8080/tcp+udp is free: a bind succeeds
     "#]].assert_eq(&answer.text(&style));
-    let json: serde_json::Value = serde_json::from_str(&answer.json()).unwrap();
+    let json = json(&answer);
     assert_eq!(json["at"], "2023-11-14T22:14:20.000000000Z");
     assert_eq!(json["history"][1]["error"], "EADDRINUSE");
     assert_eq!(json["history"][1].get("seq"), None);
