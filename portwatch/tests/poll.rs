@@ -488,6 +488,22 @@ fn a_table_after_a_while_says_which_tables_broke_meanwhile() {
 }
 
 #[test]
+fn a_limit_of_the_size_of_files_fails_a_trace_and_ends_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = |rest: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -f 0; exec \"$0\" trace --from poll {rest}");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_portwatch")]);
+        told(shell.arg(folder.path().join("file")).output().unwrap())
+    };
+    let (code, _, said) = limited("-d 100ms --write \"$1\"");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    let (code, _, said) = limited("-- sh -c 'echo x > \"$0\"' \"$1\"");
+    assert_eq!(code, Some(128 + libc::SIGXFSZ), "{said}");
+}
+
+#[test]
 fn a_directory_that_is_no_proc_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (code, _, said) = run(&["trace", "--proc-root", folder.path().to_str().unwrap()]);

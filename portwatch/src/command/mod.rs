@@ -39,6 +39,7 @@ struct WrongUsage(Error);
 
 /// Parses the command line of this process and carries it out.
 pub fn main() -> ExitCode {
+    signals::survive_file_limit();
     let cli = match Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return tell(&error).into(),

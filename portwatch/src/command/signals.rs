@@ -49,6 +49,19 @@ impl Signals {
     }
 }
 
+/// Makes a limit of the size of files an error of the write, as a full disk is, instead of the end of the
+/// program.
+pub fn survive_file_limit() {
+    // SAFETY: no handler of ours is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Undoes that for a command, between fork and exec.
+pub fn obey_file_limit() {
+    // SAFETY: as above; safe between fork and exec.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
+}
+
 fn is_ignored(number: i32) -> bool {
     // SAFETY: all zeros is a valid sigaction.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };

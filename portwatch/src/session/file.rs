@@ -137,7 +137,7 @@ fn locked(file: File, path: &Path) -> Result<Lock> {
 /// # Errors
 /// When it cannot be opened.
 pub fn is_being_written(path: &Path) -> Result<bool> {
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let file = open(path)?;
     let lock = file.try_lock_shared();
     // A lock that was had is given back.
     drop(Lock(file));
@@ -214,11 +214,7 @@ fn unchanging(path: &Path) -> OsString {
 fn check(path: &Path) -> Result<()> {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let name = path.display();
-    // Before it is opened: a pipe would wait for whoever opens its other end.
-    let kind = fs::metadata(path).with_context(|| format!("opening {name}"))?;
-    ensure!(!kind.is_dir(), "{name} is a directory, not a session");
-    ensure!(kind.is_file(), "{name} is no file, and so not a session");
-    let mut file = File::open(path).with_context(|| format!("opening {name}"))?;
+    let mut file = open(path)?;
     // SQLite takes less than its smallest page for an empty database.
     const LEAST: u64 = 512;
     let mut head = Vec::new();
@@ -233,6 +229,15 @@ fn check(path: &Path) -> Result<()> {
         "{name} is damaged: all but its first bytes are gone"
     );
     Ok(())
+}
+
+fn open(path: &Path) -> Result<File> {
+    let name = path.display();
+    // Before it is opened: a pipe would wait for whoever opens its other end.
+    let kind = fs::metadata(path).with_context(|| format!("opening {name}"))?;
+    ensure!(!kind.is_dir(), "{name} is a directory, not a session");
+    ensure!(kind.is_file(), "{name} is no file, and so not a session");
+    File::open(path).with_context(|| format!("opening {name}"))
 }
 
 /// Version of the format.

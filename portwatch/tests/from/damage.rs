@@ -12,11 +12,16 @@ fn other_files_are_an_error_that_says_what_to_do() {
     std::fs::write(&text, "no session").unwrap();
     let empty = folder.path().join("empty.db");
     drop(session::create(&empty).unwrap());
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
     for (path, told) in [
         (folder.path().join("nothing.db"), "No such file"),
         (text, "is not a session"),
         (empty, "holds no recording yet"),
         (folder.path().to_owned(), "is a directory"),
+        // nor does it wait for a writer
+        (pipe, "is no file, and so not a session"),
     ] {
         for words in ["trace", "list", "who 80"] {
             let (code, stdout, stderr) = outcome(words, &path, &[]);

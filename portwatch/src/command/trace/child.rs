@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::oneshot;
 
-use crate::command::signals::Signals;
+use crate::command::signals::{self, Signals};
 use crate::exit::Exit;
 use crate::source::Source;
 use crate::user::{self, Users};
@@ -70,6 +70,7 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
             if let Some(identity) = &identity {
                 identity.assume()?;
             }
+            signals::obey_file_limit();
             ends.wait()
         });
     }
