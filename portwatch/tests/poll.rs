@@ -490,17 +490,20 @@ fn a_table_after_a_while_says_which_tables_broke_meanwhile() {
 #[test]
 fn a_limit_of_the_size_of_files_fails_a_trace_and_ends_a_command() {
     let folder = tempfile::tempdir().unwrap();
-    let limited = |rest: &str| {
+    let limited = |words: &str| {
         let mut shell = Command::new("sh");
-        let script = format!("ulimit -f 0; exec \"$0\" trace --from poll {rest}");
+        let script = format!("ulimit -f 0; exec \"$0\" {words}");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_portwatch")]);
         told(shell.arg(folder.path().join("file")).output().unwrap())
     };
-    let (code, _, said) = limited("-d 100ms --write \"$1\"");
+    let (code, _, said) = limited("trace --from poll -d 100ms --write \"$1\"");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("File too large"), "{said}");
-    let (code, _, said) = limited("-- sh -c 'echo x > \"$0\"' \"$1\"");
+    let (code, _, said) = limited("trace --from poll -- sh -c 'echo x > \"$0\"' \"$1\"");
     assert_eq!(code, Some(128 + libc::SIGXFSZ), "{said}");
+    let (code, _, said) = limited("record --from poll -d 100ms \"$1.db\"");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!folder.path().join("file.db").exists(), "{said}");
 }
 
 #[test]

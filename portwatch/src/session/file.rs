@@ -64,7 +64,11 @@ pub fn create(path: &Path) -> Result<Writable> {
         db.execute_batch("COMMIT")?;
         Ok(db)
     };
-    let db = fill().with_context(|| format!("creating {}", path.display()))?;
+    let db = fill().inspect_err(|_| {
+        // Empty, it would only be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+    });
+    let db = db.with_context(|| format!("creating {}", path.display()))?;
     Ok(Writable { db, _lock: lock })
 }
 

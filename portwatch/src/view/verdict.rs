@@ -61,7 +61,8 @@ pub fn text(out: &mut Vec<u8>, file: &Path, verdict: &Verdict, asked: &Asked<'_>
 /// Appends one object on a line.
 pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, asked: &Asked<'_>) {
     let mut object = Map::new();
-    object.insert("file".into(), file.to_string_lossy().into());
+    let name = sanitize::utf8(file.as_os_str().as_bytes());
+    object.insert("file".into(), name.into());
     match found {
         Ok(verdict) => {
             let whole = verdict.fault.is_none();

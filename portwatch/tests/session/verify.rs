@@ -1,6 +1,8 @@
 //! What was done to a session is found and named.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use portwatch::session::{self, PublicKey, SecretKey};
@@ -9,7 +11,7 @@ use rusqlite::types::Value;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use super::{make, name, portwatch, prints, says, session};
+use super::{make, name, portwatch, prints, says, session, told};
 
 fn keys() -> (SecretKey, PublicKey) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
@@ -43,6 +45,22 @@ fn a_whole_session_is_told_a_line_a_fact() {
         (&head.into(), None)
     );
     assert_eq!(json.get("fault"), None);
+}
+
+#[test]
+fn a_file_name_that_is_no_text_is_told_whole() {
+    let (_folder, path) = session();
+    let odd = path.with_file_name(OsStr::from_bytes(b"\xff\x1b.db"));
+    fs::rename(&path, &odd).unwrap();
+    for (format, shown) in [
+        ("text", "\\xff\\x1b.db: whole"),
+        ("json", "\\\\xff\\u001b.db\""),
+    ] {
+        let output = portwatch(&["verify", "-o", format]).arg(&odd).output();
+        let (code, stdout, _) = told(output.unwrap());
+        assert_eq!(code, 0);
+        assert!(stdout.contains(shown), "{stdout}");
+    }
 }
 
 fn head(path: &Path) -> String {
@@ -399,7 +417,7 @@ fn a_session_is_read_where_nothing_can_be_written() {
         }
         // SAFETY: only system calls.
         unsafe { command.pre_exec(read_only.clone()) };
-        let (code, stdout, stderr) = super::told(command.output().unwrap());
+        let (code, stdout, stderr) = told(command.output().unwrap());
         assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
         assert!(stdout.contains("101"), "{stdout}");
     }
