@@ -11,7 +11,7 @@ use crate::{
     memory::{Direct, Memory},
     socket::{IPPROTO_MPTCP, IPPROTO_TCP, key, tcp_sock},
     sockets::{find, forget},
-    tcp::{CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN},
+    tcp::{CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, error},
     twin::{Hook, twins},
 };
 
@@ -135,10 +135,9 @@ pub fn released(sk: usize) {
             socket.raddr = [0; 2];
             socket.rport = 0;
         }
-        let error: i32 = unsafe { Direct::read(sk, offset!(sk_err)) };
         let end = End {
             ts,
-            cause: cause(FIN_WAIT2, error as u16),
+            cause: cause(FIN_WAIT2, error(sk)),
             reset: false,
         };
         report_close::<Direct>(sk, socket, ts, end);

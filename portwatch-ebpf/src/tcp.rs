@@ -90,8 +90,9 @@ fn unused(sk: usize) {
     released(sk);
 }
 
+/// The error of a socket: what ended it.
 #[inline(always)]
-fn error(sk: usize) -> u16 {
+pub fn error(sk: usize) -> u16 {
     let error: i32 = unsafe { Direct::read(sk, offset!(sk_err)) };
     error as u16
 }
