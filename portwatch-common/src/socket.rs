@@ -86,6 +86,8 @@ pub mod flag {
     pub const CLOSED: u16 = 512;
     /// Listened: its close tells how many it accepted.
     pub const LISTENER: u16 = 1024;
+    /// The bind that failed named no address that sockets of this family have.
+    pub const NAMELESS: u16 = 2048;
 }
 
 /// Steps of a connection on its way from the queue of its listener to the process that accepts

@@ -16,7 +16,7 @@ use crate::{
     owner::owner,
     socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
     sockets::{EEXIST, find, remember, take_out},
-    syscall::{arguments, socket_of},
+    syscall::{Arguments, socket_of},
     tcp::SYN_RECV,
     twin::{Hook, twins},
 };
@@ -165,8 +165,7 @@ twins! {
 /// tell it: the one with the same port.
 #[inline(always)]
 fn count_by_call(sk: usize) {
-    let (fd, _) = arguments();
-    let listener = socket_of(fd as u32);
+    let listener = socket_of(Arguments::current().fd());
     // The port it sends from stays, even when it has been reset and gave back the other.
     let port = |sk| unsafe { Probe::read::<u16>(sk, offset!(inet_sport)) };
     if is_inet::<Probe>(listener) && port(listener) == port(sk) {

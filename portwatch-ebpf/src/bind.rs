@@ -38,7 +38,10 @@ pub fn report<M: Memory>(sk: usize, name: Name, error: u16) {
     let ts = now();
     let mut socket = new::<M>(sk, owner());
     if error != 0 {
-        read_name(name, &mut socket.laddr, &mut socket.lport);
+        if !read_name(name, socket.family, &mut socket.laddr, &mut socket.lport) {
+            socket.lport = 0;
+            socket.flags = flag::NAMELESS;
+        }
     } else {
         socket.since = ts;
         socket.flags = flag::BOUND;

@@ -15,8 +15,8 @@ use crate::{
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_stream, key, new, protocol,
-        read_name,
+        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_raw, is_stream, key, new,
+        protocol, read_name,
     },
     sockets::find,
     twin::{Hook, twins},
@@ -59,7 +59,7 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         return;
     }
     let protocol = protocol::<M>(sk);
-    if !is_stream(protocol) {
+    if !is_stream(protocol) || is_raw::<M>(sk) {
         return;
     }
     if protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
@@ -72,7 +72,7 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         if socket.flags & flag::FAILED_IN_CALL != 0 {
             if socket.rport == 0 {
                 // Of MPTCP, before anything was sent.
-                read_name(name, &mut socket.raddr, &mut socket.rport);
+                read_name(name, socket.family, &mut socket.raddr, &mut socket.rport);
                 socket.started = 0;
             }
             return outcome(socket, ts, error);
@@ -94,15 +94,21 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         // Reported when it happened, and forgotten: an MPTCP socket that failed is closed twice.
         return;
     }
+    failed::<M>(sk, name, error);
+}
+
+/// Reports a connect that came to nothing within the call.
+#[inline(always)]
+pub fn failed<M: Memory>(sk: usize, name: Name, error: u16) {
     let mut socket = new::<M>(sk, owner());
     // Without a peer when the call named none that can be read.
-    if !read_name(name, &mut socket.raddr, &mut socket.rport) {
+    if !read_name(name, socket.family, &mut socket.raddr, &mut socket.rport) {
         socket.raddr = [0; 2];
         socket.rport = 0;
     }
     emit(
         Kind::Connect,
-        ts,
+        now(),
         &socket,
         Details {
             error,

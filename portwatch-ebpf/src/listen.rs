@@ -14,7 +14,7 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::{first_subflow, is_subflow},
     owner::owner,
-    socket::{IPPROTO_TCP, is_stream, key, new, protocol},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_inet, is_raw, key, new, protocol},
     sockets::find,
     twin::{Hook, twins},
 };
@@ -22,9 +22,14 @@ use crate::{
 /// A listen on this socket with this backlog returned `error`.
 #[inline(never)]
 pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
-    let protocol = protocol::<M>(sk);
-    if !is_stream(protocol) || protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
+    if !is_inet::<M>(sk) || is_raw::<M>(sk) {
         return;
+    }
+    let protocol = protocol::<M>(sk);
+    match protocol {
+        IPPROTO_TCP if is_subflow::<M>(sk) => return,
+        IPPROTO_TCP | IPPROTO_MPTCP | IPPROTO_UDP => {}
+        _ => return,
     }
     let key = key::<M>(sk);
     let ts = now();
@@ -51,9 +56,10 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
     if socket.flags & flag::LISTENING != 0 {
         socket.flags = socket.flags & flag::BOUND | flag::LIVE | flag::LISTENER;
         socket.since = socket.started;
-        if socket.lport == 0 {
-            // An unbound socket got its port from listen.
-            socket.lport = unsafe { M::read(sk, offset!(sk_num)) };
+        let port: u16 = unsafe { M::read(sk, offset!(sk_num)) };
+        if port != 0 {
+            // An unbound socket got it from listen.
+            socket.lport = port;
         }
     } else if socket.flags & flag::LISTENER != 0 {
         // It listens already, from now on with this backlog. Whoever says so, it stays whose it is.
@@ -81,6 +87,12 @@ twins! {
 twins! {
     #[fexit(function = "mptcp_listen")]
     exit_mptcp_listen, exit_mptcp_listen_twin |ctx: FExitContext| Hook::MptcpListen, ctx.arg(0), 0 => returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2)))
+}
+
+// That of sockets which cannot, as those of udp.
+twins! {
+    #[fexit(function = "sock_no_listen")]
+    exit_no_listen, exit_no_listen_twin |ctx: FExitContext| Hook::NoListen, ctx.arg(0), 0 => returned::<Direct>(sk_of::<Direct>(ctx.arg(0)), ctx.arg(1), errno(ctx.arg(2)))
 }
 
 #[kprobe]

@@ -5,7 +5,7 @@ use portwatch_common::{MISSING, flag};
 use crate::{
     maps::offset,
     memory::{Memory, Probe},
-    socket::{IPPROTO_MPTCP, Name, read_name, tcp_sock},
+    socket::{IPPROTO_MPTCP, Name, family, read_name, tcp_sock},
     sockets::look_up,
 };
 
@@ -43,7 +43,7 @@ pub fn subflow_failed<M: Memory>(sk: usize, error: u16, name: Option<Name>) {
     }
     socket.outcome = error;
     if let Some(name) = name {
-        read_name(name, &mut socket.raddr, &mut socket.rport);
+        read_name(name, family::<M>(sk), &mut socket.raddr, &mut socket.rport);
         // Nothing was sent.
         socket.started = 0;
     }

@@ -8,7 +8,7 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory},
     owner::{Ids, from_task},
-    socket::{IPPROTO_UDP, is_inet, is_stream, key, new, protocol},
+    socket::{IPPROTO_UDP, is_inet, is_raw, is_stream, key, new, protocol},
     sockets::{find, remember_open},
     tcp::{CLOSE, LISTEN, SYN_SENT},
 };
@@ -34,7 +34,7 @@ pub extern "C" fn open_sockets(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let sk: usize = unsafe { Direct::read(socket, offset!(socket_sk)) };
-    if sk != 0 && is_inet::<Direct>(sk) {
+    if sk != 0 && is_inet::<Direct>(sk) && !is_raw::<Direct>(sk) {
         found(sk, task);
     }
     0

@@ -11,6 +11,7 @@ use crate::{
     mptcp::first_subflow,
 };
 
+const SOCK_RAW: u16 = 3;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 pub const IPPROTO_TCP: u16 = 6;
@@ -65,6 +66,12 @@ pub fn family<M: Memory>(sk: usize) -> u16 {
 #[inline(always)]
 pub fn is_inet<M: Memory>(sk: usize) -> bool {
     sk != 0 && matches!(family::<M>(sk), AF_INET | AF_INET6)
+}
+
+/// Whether it is a raw one, which may have the number of any protocol.
+#[inline(always)]
+pub fn is_raw<M: Memory>(sk: usize) -> bool {
+    unsafe { M::read::<u16>(sk, offset!(sk_type)) == SOCK_RAW }
 }
 
 /// The protocols whose sockets are connections.
@@ -135,20 +142,22 @@ fn addresses<M: Memory>(sk: usize, socket: &mut Socket) {
 #[derive(Clone, Copy)]
 pub enum Name {
     Kernel(usize),
-    User(usize),
+    /// With as many bytes as the caller says there are.
+    User(usize, u32),
 }
 
-/// Reads the address and port of a `sockaddr` into `address` and `port`; false when it is of
-/// another family or not readable.
+/// Reads the address and port of a `sockaddr` into `address` and `port`, as sockets of this family have
+/// them; false when they cannot, or it is not readable.
 #[inline(always)]
-pub fn read_name(name: Name, address: &mut Bytes16, port: &mut u16) -> bool {
+pub fn read_name(name: Name, family: u16, address: &mut Bytes16, port: &mut u16) -> bool {
     // sockaddr_in: family 2, port 2, address 4. sockaddr_in6: family 2, port 2, flow 4, address 16.
     let mut raw = [0u64; 3];
     let raw_ptr = raw.as_mut_ptr().cast();
     let read = |size: u32| unsafe {
         match name {
             Name::Kernel(at) => bpf_probe_read_kernel(raw_ptr, size, at as *const _),
-            Name::User(at) => bpf_probe_read_user(raw_ptr, size, at as *const _),
+            Name::User(_, length) if length < size => -1,
+            Name::User(at, _) => bpf_probe_read_user(raw_ptr, size, at as *const _),
         }
     };
     if read(8) != 0 {
@@ -156,8 +165,10 @@ pub fn read_name(name: Name, address: &mut Bytes16, port: &mut u16) -> bool {
     }
     let [head, ..] = raw;
     match head as u16 {
-        AF_INET => *address = [head >> 32, 0],
-        AF_INET6 if read(24) == 0 => *address = [raw[1], raw[2]],
+        AF_INET if family == AF_INET => *address = [head >> 32, 0],
+        // The mapped address.
+        AF_INET => *address = [0, head >> 32 << 32 | 0xffff_0000],
+        AF_INET6 if family == AF_INET6 && read(24) == 0 => *address = [raw[1], raw[2]],
         _ => return false,
     }
     *port = u16::from_be((head >> 16) as u16);

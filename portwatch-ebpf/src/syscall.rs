@@ -9,7 +9,6 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use portwatch_common::flag;
 
 use crate::{
     accept, bind,
@@ -18,7 +17,7 @@ use crate::{
     connect, listen,
     maps::{config, offset},
     memory::{Direct, Memory, Probe},
-    socket::{IPPROTO_UDP, Name, is_inet, is_stream, key, protocol},
+    socket::{IPPROTO_UDP, Name, is_inet, is_raw, is_stream, key, protocol},
     sockets::find,
     udp,
 };
@@ -49,47 +48,62 @@ pub fn returned(ctx: &TracePointContext) {
     }) else {
         return;
     };
-    let (fd, second) = arguments();
+    let arguments = Arguments::current();
+    let fd = arguments.fd();
     match number {
         ACCEPT | ACCEPT4 if ret >= 0 => {
             let sk = socket_of(ret as u32);
             if sk != 0 {
-                accept::accepted::<Probe>(sk, socket_of(fd as u32));
+                accept::accepted::<Probe>(sk, socket_of(fd));
             }
         }
-        CONNECT => connected(
-            socket_of(fd as u32),
-            Name::User(second as usize),
-            errno(ret as i32),
-        ),
-        BIND => bound(
-            socket_of(fd as u32),
-            Name::User(second as usize),
-            errno(ret as i32),
-        ),
-        LISTEN => listened(socket_of(fd as u32), second as u32, errno(ret as i32)),
+        CONNECT => connected(socket_of(fd), arguments.name(), errno(ret as i32)),
+        BIND => bound(socket_of(fd), arguments.name(), errno(ret as i32)),
+        LISTEN => {
+            listen::returned::<Probe>(socket_of(fd), arguments.second() as u32, errno(ret as i32))
+        }
         _ => {}
     }
 }
 
-/// First and second argument of the current syscall.
-#[inline(always)]
-pub fn arguments() -> (u64, u64) {
-    unsafe {
-        if config!(task_pt_regs_helper) == 1 {
-            let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as usize;
-            (
-                Direct::read(regs, offset!(regs_di)),
-                Direct::read(regs, offset!(regs_si)),
-            )
-        } else {
+/// The arguments of the current syscall, in its registers.
+pub struct Arguments(usize);
+
+impl Arguments {
+    #[inline(always)]
+    pub fn current() -> Self {
+        unsafe {
+            if config!(task_pt_regs_helper) == 1 {
+                return Self(bpf_task_pt_regs(bpf_get_current_task_btf()) as usize);
+            }
             let stack: usize = Probe::read(bpf_get_current_task() as usize, offset!(task_stack));
-            let regs = stack + STACK_SIZE - REGISTERS_SIZE;
-            (
-                Probe::read(regs, offset!(regs_di)),
-                Probe::read(regs, offset!(regs_si)),
-            )
+            Self(stack + STACK_SIZE - REGISTERS_SIZE)
         }
+    }
+
+    #[inline(always)]
+    fn read(&self, register: u32) -> u64 {
+        if config!(task_pt_regs_helper) == 1 {
+            unsafe { Direct::read(self.0, register) }
+        } else {
+            unsafe { Probe::read(self.0, register) }
+        }
+    }
+
+    #[inline(always)]
+    pub fn fd(&self) -> u32 {
+        self.read(offset!(regs_di)) as u32
+    }
+
+    #[inline(always)]
+    fn second(&self) -> u64 {
+        self.read(offset!(regs_si))
+    }
+
+    /// Of bind and connect.
+    #[inline(always)]
+    fn name(&self) -> Name {
+        Name::User(self.second() as usize, self.read(offset!(regs_dx)) as u32)
     }
 }
 
@@ -101,17 +115,17 @@ pub fn connected(sk: usize, name: Name, error: u16) {
     if protocol::<Probe>(sk) != IPPROTO_UDP {
         return connect::returned::<Probe>(sk, name, error);
     }
-    if !names_address(name) {
-        // A dissolved association gives back a port that bind did not ask for.
-        if error == 0
-            && !has_port(sk)
-            && let Some(socket) = find(sk, key::<Probe>(sk))
-        {
-            unsafe { (*socket).flags &= !flag::BOUND };
+    if is_raw::<Probe>(sk) {
+        return;
+    }
+    let key = key::<Probe>(sk);
+    if error == 0 && !udp::has_peer::<Probe>(sk) {
+        if let Some(socket) = find(sk, key) {
+            udp::dissolved::<Probe>(sk, unsafe { &mut *socket });
         }
         return;
     }
-    if !bind::known(sk, key::<Probe>(sk)) && has_port(sk) {
+    if !bind::known(sk, key) && has_port(sk) {
         udp::bound_by_connect::<Probe>(sk);
     }
     udp::connected::<Probe>(sk, name, error);
@@ -122,24 +136,14 @@ fn has_port(sk: usize) -> bool {
     unsafe { Probe::read::<u16>(sk, offset!(sk_num)) != 0 }
 }
 
-/// Whether a connect names a peer, rather than dissolving the association.
-#[inline(always)]
-fn names_address(name: Name) -> bool {
-    crate::socket::read_name(name, &mut [0; 2], &mut 0)
-}
-
 #[inline(always)]
 pub fn bound(sk: usize, name: Name, error: u16) {
     let protocol = protocol::<Probe>(sk);
-    if is_inet::<Probe>(sk) && (is_stream(protocol) || protocol == IPPROTO_UDP) {
+    if is_inet::<Probe>(sk)
+        && (is_stream(protocol) || protocol == IPPROTO_UDP)
+        && !is_raw::<Probe>(sk)
+    {
         bind::report::<Probe>(sk, name, error);
-    }
-}
-
-#[inline(always)]
-pub fn listened(sk: usize, backlog: u32, error: u16) {
-    if is_inet::<Probe>(sk) {
-        listen::returned::<Probe>(sk, backlog, error);
     }
 }
 

@@ -29,6 +29,7 @@ pub enum Hook {
     MptcpBind,
     Listen,
     MptcpListen,
+    NoListen,
     Connect4,
     Connect6,
     Accept,

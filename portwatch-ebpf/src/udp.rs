@@ -9,11 +9,14 @@ use portwatch_common::{Kind, Socket, flag};
 use crate::{
     bind::errno,
     call::{self, Call},
+    connect,
     emit::{Details, elapsed, emit, now},
+    maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, key, new, protocol, read_name},
+    socket::{AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, is_raw, key, new, protocol},
     sockets::{find, forget, remember},
+    tcp::ESTABLISHED,
     twin::{Hook, twins},
 };
 
@@ -52,19 +55,12 @@ pub fn connected<M: Memory>(sk: usize, name: Name, error: u16) {
     if protocol::<M>(sk) != IPPROTO_UDP {
         return;
     }
+    if error != 0 {
+        return connect::failed::<M>(sk, name, error);
+    }
     let key = key::<M>(sk);
     let ts = now();
-    let details = Details {
-        error,
-        ..Details::default()
-    };
-    if error != 0 {
-        let mut socket = new::<M>(sk, owner());
-        if read_name(name, &mut socket.raddr, &mut socket.rport) {
-            emit(Kind::Connect, ts, &socket, details);
-        }
-        return;
-    }
+    let details = Details::default();
     match find(sk, key) {
         Some(socket) => {
             let socket = unsafe { &mut *socket };
@@ -87,8 +83,29 @@ pub fn connected<M: Memory>(sk: usize, name: Name, error: u16) {
 pub fn released<M: Memory>(sk: usize) {
     let key = key::<M>(sk);
     if let Some(socket) = find(sk, key) {
-        close(unsafe { &*socket });
+        let socket = unsafe { &mut *socket };
+        if socket.raddr != [0; 2] && !has_peer::<M>(sk) {
+            dissolved::<M>(sk, socket);
+        }
+        close(socket);
         forget(sk, key);
+    }
+}
+
+/// Whether it is connected: a connect that succeeds may also have dissolved the association.
+#[inline(always)]
+pub fn has_peer<M: Memory>(sk: usize) -> bool {
+    unsafe { M::read::<u8>(sk, offset!(sk_state)) as i32 == ESTABLISHED }
+}
+
+/// It has no peer any more, and the local address of its bind; a port that bind did not ask for was given back.
+#[inline(never)]
+pub fn dissolved<M: Memory>(sk: usize, socket: &mut Socket) {
+    let port = socket.lport;
+    fill::<M>(sk, socket);
+    if socket.lport == 0 {
+        socket.lport = port;
+        socket.flags &= !flag::BOUND;
     }
 }
 
@@ -106,7 +123,7 @@ pub fn close(socket: &Socket) {
 /// A v6 socket connects to a v4-mapped address through the v4 function: the outer one counts.
 #[inline(always)]
 fn function_returned<M: Memory>(sk: usize, name: usize, function: u16, ret: i32) {
-    if family::<M>(sk) == function {
+    if family::<M>(sk) == function && !is_raw::<M>(sk) {
         connected::<M>(sk, Name::Kernel(name), errno(ret));
     }
 }

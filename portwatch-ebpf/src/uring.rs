@@ -5,10 +5,11 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use crate::{
     accept,
     bind::errno,
+    listen,
     maps::{config, offset},
     memory::{Memory, Probe},
     socket::{AF_INET, AF_INET6, Name, is_inet},
-    syscall::{bound, connected, listened, socket_in, socket_of},
+    syscall::{bound, connected, socket_in, socket_of},
 };
 
 // enum io_uring_op
@@ -50,7 +51,7 @@ fn completed(ctx: &BtfTracePointContext) {
         }
         CONNECT => {
             let name: usize = unsafe { Probe::read(request, offset!(io_connect_addr)) };
-            connected(sk, Name::User(name), errno(result))
+            connected(sk, Name::User(name, u32::MAX), errno(result))
         }
         BIND => {
             let data: usize = unsafe { Probe::read(request, offset!(io_kiocb_async_data)) };
@@ -62,7 +63,7 @@ fn completed(ctx: &BtfTracePointContext) {
             };
             bound(sk, Name::Kernel(name), errno(result))
         }
-        LISTEN => listened(sk, 0, errno(result)),
+        LISTEN => listen::returned::<Probe>(sk, 0, errno(result)),
         _ => {}
     }
 }

@@ -159,6 +159,7 @@ pub const PLAN: &[Thing] = &[
                 probes: &[
                     probe("exit_inet_listen", Fexit("inet_listen")),
                     if_present("exit_mptcp_listen", Fexit("mptcp_listen")),
+                    if_present("exit_no_listen", Fexit("sock_no_listen")),
                 ],
             },
             Alternative {
@@ -166,8 +167,10 @@ pub const PLAN: &[Thing] = &[
                 probes: &[
                     probe("kretprobe_inet_listen", Kretprobe("inet_listen")),
                     if_present("kretprobe_mptcp_listen", Kretprobe("mptcp_listen")),
+                    if_present("kretprobe_inet_listen", Kretprobe("sock_no_listen")),
                     probe("kprobe_inet_listen", Kprobe("inet_listen")),
                     if_present("kprobe_mptcp_listen", Kprobe("mptcp_listen")),
+                    if_present("kprobe_inet_listen", Kprobe("sock_no_listen")),
                 ],
             },
             Alternative {

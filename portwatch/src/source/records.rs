@@ -128,7 +128,8 @@ impl Records {
         let v6 = i32::from(socket.family) == libc::AF_INET6;
         event.family = Some(if v6 { Family::Ipv6 } else { Family::Ipv4 });
         // A connect that failed early never got a local port; a bind may have asked for port 0.
-        if socket.lport != 0 || kind == Kind::Bind {
+        let named = kind == Kind::Bind && socket.flags & flag::NAMELESS == 0;
+        if socket.lport != 0 || named {
             event.laddr = Some(address(v6, socket.laddr));
             event.lport = Some(socket.lport);
         }

@@ -254,6 +254,9 @@ fn differences(event: &Event, expected: &Expected, truth: &Truth) -> String {
     if expected.unconnected && (event.rport.is_some() || event.rx_bytes.is_some()) {
         let _ = write!(text, "a peer or counters where there was no connection; ");
     }
+    if expected.nameless && (event.laddr.is_some() || event.lport.is_some()) {
+        let _ = write!(text, "an address where none was named; ");
+    }
     if expected.measured && (event.rtt_us.is_none() || event.retrans.is_none()) {
         let _ = write!(text, "rtt_us or retrans is absent; ");
     }

@@ -17,6 +17,9 @@ use super::truth::{Expected, Record, Span, lock, netns, now, tell};
 /// No call in a scenario may wait longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The address that connect(2) takes for none: `AF_UNSPEC`.
+const NOBODY: [u8; 16] = [0; 16];
+
 /// See the module. Dropping it closes the socket, and that is remembered, too.
 pub struct Sock {
     socket: ManuallyDrop<Socket>,
@@ -61,6 +64,8 @@ enum Life {
     Bound,
     Listening,
     Connected,
+    /// Of udp: it gave back the port that it did not bind, which its close tells all the same.
+    Unbound,
     /// Its end was already told.
     Over,
 }
@@ -222,6 +227,32 @@ impl Sock {
         result
     }
 
+    /// Binds to bytes of which the kernel is told this length, and which are no address of this family.
+    pub fn bind_to_bytes(&self, bytes: &[u8], length: usize) -> io::Result<()> {
+        let (at, result) = span(|| self.call(libc::bind, bytes, length));
+        self.note(&mut lock(&self.state), Kind::Bind, |expected| {
+            expected.nameless = true;
+            expected.at = Some(at);
+            expected.error = result.as_ref().err().map(error_name);
+        });
+        result
+    }
+
+    /// bind(2) or connect(2) as they are.
+    fn call(
+        &self,
+        call: unsafe extern "C" fn(RawFd, *const libc::sockaddr, libc::socklen_t) -> libc::c_int,
+        bytes: &[u8],
+        length: usize,
+    ) -> io::Result<()> {
+        let length = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
+        // SAFETY: the kernel reads what is there, and says so where nothing is.
+        match unsafe { call(self.as_raw_fd(), bytes.as_ptr().cast(), length) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     pub fn listen(&self, backlog: i32) -> io::Result<()> {
         self.listen_with(backlog, || self.socket.listen(backlog))
     }
@@ -233,7 +264,7 @@ impl Sock {
         call: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
         let (at, result) = span(call);
-        let local = self.local();
+        let local = self.local().filter(|local| local.port() != 0);
         let state = &mut lock(&self.state);
         self.note(state, Kind::Listen, |expected| {
             expected.laddr = local.map(|local| shown(local.ip()));
@@ -276,30 +307,56 @@ impl Sock {
         result
     }
 
+    /// Connects to bytes that are no address of this family.
+    pub fn connect_to_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        let (at, result) = span(|| self.call(libc::connect, bytes, bytes.len()));
+        let state = &mut lock(&self.state);
+        if self.proto == Proto::Udp {
+            self.bound_implicitly(state, at);
+        }
+        self.note(state, Kind::Connect, |expected| {
+            expected.unconnected = true;
+            expected.at = Some(at);
+            expected.error = result.as_ref().err().map(error_name);
+        });
+        result
+    }
+
     /// Dissolves the association of a udp socket, which gives back a port that it did not bind.
     pub fn dissolve(&self) -> io::Result<()> {
-        let nobody = libc::sockaddr {
-            sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-            sa_data: [0; 14],
-        };
-        // SAFETY: a whole sockaddr.
-        let result = unsafe {
-            libc::connect(
-                self.as_raw_fd(),
-                &raw const nobody,
-                size_of::<libc::sockaddr>() as libc::socklen_t,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let before = self.local();
+        self.call(libc::connect, &NOBODY, NOBODY.len())?;
         let state = &mut lock(&self.state);
         state.peer = None;
         state.local = None;
         if !state.explicit {
-            state.life = Life::Fresh;
+            state.life = Life::Unbound;
+            state.local = before.map(|before| SocketAddr::new(self.wildcard(), before.port()));
         }
         Ok(())
+    }
+
+    /// Ends a connection of tcp by a reset, or a listener, and leaves a socket that may begin anew.
+    pub fn disconnect(&self) -> io::Result<()> {
+        lock(&self.state).will_reset = true;
+        self.end_with(|| self.call(libc::connect, &NOBODY, NOBODY.len()))
+    }
+
+    /// Ends a listener, and leaves a socket that may begin anew.
+    pub fn shut_down(&self) -> io::Result<()> {
+        self.end_with(|| self.socket.shutdown(std::net::Shutdown::Both))
+    }
+
+    fn end_with(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let state = &mut *lock(&self.state);
+        self.expect_close(state);
+        *state = State {
+            events: std::mem::take(&mut state.events),
+            life: Life::Over,
+            explicit: state.explicit,
+            ..State::default()
+        };
+        call()
     }
 
     /// Waits for the outcome of a non-blocking connect.
@@ -369,7 +426,7 @@ impl Sock {
 
     /// A udp socket without a port gets one by the first connect or send.
     fn bound_implicitly(&self, state: &mut State, at: Span) {
-        if state.life != Life::Fresh {
+        if !matches!(state.life, Life::Fresh | Life::Unbound) {
             return;
         }
         let Some(port) = self
@@ -380,15 +437,20 @@ impl Sock {
             return;
         };
         self.note(state, Kind::Bind, |expected| {
-            expected.laddr = Some(match self.family {
-                Family::Ipv4 => IpAddr::from([0; 4]),
-                Family::Ipv6 => IpAddr::from([0; 16]),
-            });
+            expected.laddr = Some(self.wildcard());
             expected.lport = Some(port);
             expected.at = Some(at);
         });
         state.life = Life::Bound;
         state.since = at;
+        state.local = None;
+    }
+
+    fn wildcard(&self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => IpAddr::from([0; 4]),
+            Family::Ipv6 => IpAddr::from([0; 16]),
+        }
     }
 
     pub fn accept(&self) -> io::Result<Sock> {
@@ -659,7 +721,7 @@ impl Sock {
                 expected.tx_bytes = Some(sent);
                 expected.measured = true;
             }
-            expected.unconnected = tcp && life == Life::Bound;
+            expected.unconnected = !connection && peer.is_none();
             if life == Life::Listening && !uncounted {
                 expected.accepted = Some(accepted);
             }

@@ -81,6 +81,14 @@ impl Stage {
         &self.options.portwatch
     }
 
+    /// Ends the scenario in the tiers that are not made for this.
+    pub fn require_tier(&self, seen: impl Fn(&str) -> bool, what: &str) -> Result<()> {
+        if seen(&self.options.probes) {
+            return Ok(());
+        }
+        Err(cannot(format!("this tier sees no {what}")))
+    }
+
     /// Ends the scenario where portwatch itself says that it cannot observe this in this tier.
     pub fn require_observed(&self, what: &str) -> Result<()> {
         let output = Command::new(&self.options.portwatch)

@@ -63,6 +63,9 @@ pub struct Expected {
     /// Of a socket that was never connected: no peer and no counters.
     #[serde(default)]
     pub unconnected: bool,
+    /// Of a bind that named no address of its family.
+    #[serde(default)]
+    pub nameless: bool,
     /// Nobody can know whether it is due: a reset that may have come before the accept.
     #[serde(default)]
     pub optional: bool,
@@ -96,6 +99,7 @@ impl Expected {
             elapsed_us: None,
             measured: false,
             unconnected: false,
+            nameless: false,
             optional: false,
         }
     }

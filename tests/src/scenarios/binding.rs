@@ -18,7 +18,10 @@ crate::scenarios! {
     a_bind_to_a_taken_port_names_who_has_it_and_who_has_just_left,
     an_unprivileged_bind_to_port_80_is_reported_with_its_user,
     a_bind_to_an_address_that_is_not_there_is_reported,
+    a_bind_to_an_address_of_another_family_is_reported_without_one,
+    a_bind_to_no_address_is_reported_without_one,
     a_listen_on_a_port_that_another_listens_on_is_reported,
+    a_listen_on_a_socket_that_cannot_is_reported,
     each_listen_is_reported_with_its_backlog,
     a_socket_bound_but_never_listening_is_closed_once,
 }
@@ -140,6 +143,76 @@ fn a_bind_to_an_address_that_is_not_there_is_reported(stage: &mut Stage) -> Resu
             fails_with(Sock::tcp4()?.bind(v4), "EADDRNOTAVAIL")?;
             fails_with(Sock::tcp6()?.bind(v6), "EADDRNOTAVAIL")?;
             fails_with(Sock::udp4()?.bind(v4), "EADDRNOTAVAIL")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// An IPv6 address as the kernel takes it: family, port, flow, address, scope.
+const SOCKADDR_IN6: [u8; 28] = {
+    let mut bytes = [0; 28];
+    (bytes[0], bytes[2], bytes[3], bytes[23]) = (libc::AF_INET6 as u8, 0x1f, 0x90, 1);
+    bytes
+};
+
+fn a_bind_to_an_address_of_another_family_is_reported_without_one(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "stranger", || {
+            // no family has this number
+            let none = [1; 28];
+            for bytes in [SOCKADDR_IN6, none] {
+                for socket in [Sock::tcp4()?, Sock::udp4()?] {
+                    fails_with(socket.bind_to_bytes(&bytes, 28), "EAFNOSUPPORT")?;
+                }
+            }
+            fails_with(Sock::tcp6()?.bind_to_bytes(&none, 28), "EAFNOSUPPORT")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_bind_to_no_address_is_reported_without_one(stage: &mut Stage) -> Result<()> {
+    stage.require_tier(
+        |tier| tier == "tracepoint",
+        "binds that fail before the kernel has an address",
+    )?;
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "nameless", || {
+            for socket in [Sock::tcp4()?, Sock::udp4()?] {
+                fails_with(socket.bind_to_bytes(&SOCKADDR_IN6, 1), "EINVAL")?;
+                // SAFETY: nothing is read, and the kernel finds nothing there.
+                let nowhere = unsafe { std::slice::from_raw_parts(8 as *const u8, 0) };
+                fails_with(socket.bind_to_bytes(nowhere, 16), "EFAULT")?;
+            }
+            fails_with(Sock::tcp6()?.bind_to_bytes(&SOCKADDR_IN6, 16), "EINVAL")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_listen_on_a_socket_that_cannot_is_reported(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "deaf", || {
+            let listener = Sock::tcp4()?;
+            listener.bind(loopback(0))?;
+            listener.listen(1)?;
+            let datagrams = Sock::udp4()?;
+            datagrams.bind(loopback(5353))?;
+            fails_with(datagrams.listen(3), "EOPNOTSUPP")?;
+            fails_with(Sock::udp6()?.listen(3), "EOPNOTSUPP")?;
+            let connected = Sock::tcp4()?;
+            connected.connect(listener.address())?;
+            fails_with(connected.listen(3), "EINVAL")?;
+            let accepted = listener.accept()?;
+            connected.finish()?;
+            accepted.drain()?;
+            Ok(())
         })?;
         Ok(())
     })?;

@@ -18,6 +18,8 @@ crate::scenarios! {
     a_reset_for_unread_bytes_is_reported,
     a_duration_is_as_long_as_the_connection,
     a_listener_counts_what_it_accepted,
+    each_connection_of_one_socket_is_closed,
+    a_listener_that_was_shut_down_is_closed_once,
 }
 
 /// Plays a connection with the server and the client in processes of their own.
@@ -170,5 +172,55 @@ fn a_listener_counts_what_it_accepted(stage: &mut Stage) -> Result<()> {
         events.iter().any(|x| x.accepted == Some(37)),
         "no listener with 37"
     );
+    Ok(())
+}
+
+fn each_connection_of_one_socket_is_closed(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "again", || {
+            let listener = Sock::tcp4()?;
+            listener.bind(loopback(0))?;
+            listener.listen(1)?;
+            let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
+            bound.bind(loopback(8080))?;
+            for client in [fresh, bound] {
+                for sent in [10, 20] {
+                    client.connect(listener.address())?;
+                    let accepted = listener.accept()?;
+                    client.send(sent)?;
+                    accepted.receive(sent)?;
+                    client.disconnect()?;
+                    ensure!(accepted.drain()?, "no reset came");
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_listener_that_was_shut_down_is_closed_once(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    let events = stage.exact(|stage| {
+        stage.spawn_in(&netns, "ended", || {
+            for end in [Sock::shut_down, Sock::disconnect] {
+                let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
+                bound.bind(loopback(8080))?;
+                for listener in [fresh, bound] {
+                    listener.listen(1)?;
+                    end(&listener)?;
+                    // the same socket again: another listener
+                    listener.listen(2)?;
+                    end(&listener)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    let number = |kind| events.iter().filter(|x| x.event == kind).count();
+    ensure!(number(Kind::Listen) == 8 && number(Kind::Close) == 8);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use anyhow::{Result, ensure};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::connecting::loopback;
 use crate::harness::event::{Family, Kind};
@@ -16,6 +17,7 @@ crate::scenarios! {
     a_v4_mapped_peer_is_shown_as_ipv4_of_an_ipv6_socket,
     a_dual_stack_listener_accepts_both_families,
     a_link_local_connection_is_reported,
+    a_raw_socket_is_not_taken_for_one_of_its_protocol,
 }
 
 /// A connection made and ended inside one process.
@@ -123,6 +125,23 @@ fn a_link_local_connection_is_reported(stage: &mut Stage) -> Result<()> {
             let scope = link_index("link")?;
             Sock::tcp6()?.connect(SocketAddrV6::new(server, port, 0, scope).into())?;
             Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_raw_socket_is_not_taken_for_one_of_its_protocol(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "raw", || {
+            for protocol in [Protocol::TCP, Protocol::UDP] {
+                let raw = Socket::new(Domain::IPV4, Type::RAW, Some(protocol))?;
+                raw.bind(&SockAddr::from(loopback(0)))?;
+                ensure!(raw.listen(1).is_err());
+                raw.connect(&SockAddr::from(loopback(9)))?;
+            }
+            Ok(Sock::udp4()?.bind(loopback(0))?)
         })?;
         Ok(())
     })?;

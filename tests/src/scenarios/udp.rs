@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::connecting::loopback;
+use super::connecting::{fails_with, loopback};
 use crate::harness::event::Family;
 use crate::harness::socket::Sock;
 use crate::harness::stage::Stage;
@@ -15,6 +15,8 @@ crate::scenarios! {
     a_udp_socket_bound_by_connecting_is_reported,
     each_udp_connect_is_reported,
     a_udp_socket_that_gave_its_port_back_binds_anew,
+    a_udp_socket_bound_by_a_call_that_fails_is_reported,
+    a_udp_socket_whose_association_was_dissolved_ends_without_a_peer,
 }
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -105,5 +107,46 @@ fn a_udp_socket_that_gave_its_port_back_binds_anew(stage: &mut Stage) -> Result<
         }
         socket.send_to(receiver.address())?;
         Ok(())
+    })
+}
+
+fn a_udp_socket_bound_by_a_call_that_fails_is_reported(stage: &mut Stage) -> Result<()> {
+    // a namespace with nothing but a loopback: no packet can leave
+    in_both(stage, |family| {
+        let mapped = "[::ffff:203.0.113.1]:9";
+        let nowhere: &[&str] = match family {
+            Family::Ipv4 => &["203.0.113.1:9"],
+            Family::Ipv6 => &["[2001:db8::1]:9", mapped],
+        };
+        for address in nowhere {
+            let socket = open(family)?;
+            fails_with(socket.send_to(address.parse()?), "ENETUNREACH")?;
+            // bound already
+            fails_with(socket.send_to(address.parse()?), "ENETUNREACH")?;
+            fails_with(open(family)?.connect(address.parse()?), "ENETUNREACH")?;
+        }
+        // no family has this number
+        fails_with(open(family)?.connect_to_bytes(&[1; 28]), "EAFNOSUPPORT")
+    })
+}
+
+fn a_udp_socket_whose_association_was_dissolved_ends_without_a_peer(
+    stage: &mut Stage,
+) -> Result<()> {
+    in_both(stage, |family| {
+        let implicit = open(family)?;
+        implicit.connect(local(family, 9))?;
+        implicit.dissolve()?;
+        let explicit = open(family)?;
+        explicit.bind(local(family, 5353))?;
+        explicit.connect(local(family, 9))?;
+        explicit.dissolve()?;
+        let wildcard = open(family)?;
+        wildcard.bind(match family {
+            Family::Ipv4 => "0.0.0.0:5354".parse()?,
+            Family::Ipv6 => "[::]:5354".parse()?,
+        })?;
+        wildcard.connect(local(family, 9))?;
+        Ok(wildcard.dissolve()?)
     })
 }
