@@ -15,7 +15,7 @@ use crate::{
     memory::{Memory, Probe},
     owner::owner_by_address,
     process,
-    socket::IPPROTO_UDP,
+    socket::{IPPROTO_UDP, netns, number},
     sockets::{look_up, take_out},
     twin::{Hook, twins},
     udp,
@@ -82,21 +82,10 @@ fn sends(ctx: *mut bpf_sock_addr) {
         family: unsafe { (*sk).family } as u16,
         protocol: IPPROTO_UDP,
         lport: unsafe { (*sk).src_port } as u16,
-        netns: task_netns(),
+        netns: netns(number(sk as usize) as usize),
         owner: owner_by_address(),
         ..Socket::default()
     });
-}
-
-/// Network namespace of the current task.
-#[inline(always)]
-fn task_netns() -> u32 {
-    let task = unsafe { aya_ebpf::helpers::bpf_get_current_task() } as usize;
-    unsafe {
-        let proxy: usize = Probe::read(task, offset!(task_nsproxy));
-        let net: usize = Probe::read(proxy, offset!(nsproxy_net));
-        Probe::read(net, offset!(net_inum))
-    }
 }
 
 twins! {

@@ -88,10 +88,12 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
             return;
         }
     }
-    if protocol == IPPROTO_MPTCP
-        && matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT | ECONNREFUSED)
+    // Others' programs may refuse an attempt of tcp before that.
+    if matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT)
+        || protocol == IPPROTO_MPTCP && error == ECONNREFUSED
     {
-        // Reported when it happened, and forgotten: an MPTCP socket that failed is closed twice.
+        // These come after a SYN, so it was reported when it happened. The socket is forgotten (one of
+        // MPTCP that failed is closed twice), or another one that got the same descriptor meanwhile.
         return;
     }
     failed::<M>(sk, name, error);

@@ -46,7 +46,7 @@ fn cookie<M: Memory>(sk: usize) -> u64 {
 
 /// An address as a plain number, with which the verifier allows arithmetic: read back from the stack.
 #[inline(always)]
-fn number(sk: usize) -> u64 {
+pub fn number(sk: usize) -> u64 {
     let mut number = 0u64;
     unsafe { bpf_probe_read_kernel((&raw mut number).cast(), 8, (&raw const sk).cast()) };
     number
@@ -55,6 +55,15 @@ fn number(sk: usize) -> u64 {
 #[inline(always)]
 pub fn protocol<M: Memory>(sk: usize) -> u16 {
     unsafe { M::read(sk, offset!(sk_protocol)) }
+}
+
+/// Inode number of its network namespace, which need not be that of the acting process.
+#[inline(always)]
+pub fn netns(sk: usize) -> u32 {
+    unsafe {
+        let net: usize = Probe::read(sk, offset!(sk_net));
+        Probe::read(net, offset!(net_inum))
+    }
 }
 
 #[inline(always)]
@@ -105,9 +114,8 @@ pub fn new<M: Memory>(sk: usize, owner: Owner) -> Socket {
 /// Reads protocol, namespace, addresses and ports as they are now.
 #[inline(always)]
 pub fn fill<M: Memory>(sk: usize, socket: &mut Socket) {
+    socket.netns = netns(sk);
     unsafe {
-        let net: usize = Probe::read(sk, offset!(sk_net));
-        socket.netns = Probe::read(net, offset!(net_inum));
         socket.protocol = M::read(sk, offset!(sk_protocol));
         socket.family = M::read(sk, offset!(sk_family));
     }

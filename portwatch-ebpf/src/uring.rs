@@ -43,6 +43,8 @@ fn completed(ctx: &BtfTracePointContext) {
     };
     let sk = socket_in(unsafe { Probe::read(request, offset!(io_kiocb_file)) });
     match opcode {
+        // Into a slot of registered files: no descriptor, though the result may look like one.
+        ACCEPT if unsafe { Probe::read::<u32>(request, offset!(io_accept_file_slot)) } != 0 => {}
         ACCEPT if result >= 0 => {
             let accepted = socket_of(result as u32);
             if is_inet::<Probe>(accepted) {

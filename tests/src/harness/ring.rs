@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::Result;
-use io_uring::{IoUring, Probe, opcode, squeue, types::Fd};
+use io_uring::types::{DestinationSlot, Fd};
+use io_uring::{IoUring, Probe, opcode, squeue};
 use socket2::SockAddr;
 
 use super::process::cannot;
@@ -110,5 +111,27 @@ impl Ring {
         })?;
         accepted.by_kernel_thread();
         Ok(accepted)
+    }
+
+    /// Accepts into the first empty one of the registered slots: nobody gets a descriptor.
+    pub fn accept_into_slot(&mut self, listener: &Sock) -> io::Result<()> {
+        let none = std::ptr::null_mut();
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), none, none.cast())
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        self.call(&entry).map(drop)
+    }
+
+    /// Makes room for files without a descriptor.
+    ///
+    /// # Errors
+    /// "cannot" when the kernel has no slots that are empty at first.
+    pub fn register_slots(&self, count: u32) -> Result<()> {
+        let submitter = self.ring.submitter();
+        submitter.register_files_sparse(count).map_err(|error| {
+            cannot(format!(
+                "no empty slots of io_uring in this kernel: {error}"
+            ))
+        })
     }
 }

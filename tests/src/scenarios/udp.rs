@@ -12,6 +12,7 @@ use crate::harness::stage::Stage;
 crate::scenarios! {
     a_udp_bind_and_its_end_are_reported,
     a_udp_socket_bound_by_sending_is_reported,
+    a_udp_socket_is_in_the_namespace_in_which_it_was_made,
     a_udp_socket_bound_by_connecting_is_reported,
     each_udp_connect_is_reported,
     a_udp_socket_that_gave_its_port_back_binds_anew,
@@ -74,6 +75,22 @@ fn a_udp_socket_bound_by_sending_is_reported(stage: &mut Stage) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// As those that proxies make for others, and go back.
+fn a_udp_socket_is_in_the_namespace_in_which_it_was_made(stage: &mut Stage) -> Result<()> {
+    let (here, elsewhere) = (stage.netns()?, stage.netns()?);
+    stage.exact(|stage| {
+        for family in FAMILIES {
+            stage.spawn_in(&here, "datagrams", || {
+                let socket = open(family)?;
+                elsewhere.enter()?;
+                Ok(socket.send_to(local(family, 9))?)
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 fn a_udp_socket_bound_by_connecting_is_reported(stage: &mut Stage) -> Result<()> {
