@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
 
 use crate::bind::Refusal;
@@ -48,6 +49,14 @@ impl Machine {
             users: None,
             cgroups: HashMap::new(),
             version_1: false,
+        }
+    }
+
+    /// Without processes: none here has the number that is asked for.
+    pub fn without_processes() -> Self {
+        Self {
+            root: "/dev/null".into(),
+            ..Self::new()
         }
     }
 
@@ -234,6 +243,21 @@ pub fn started(pid: u32) -> Option<u64> {
     let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
     let boot = u128::from(ticks) * 1_000_000_000 / u128::from(per_second);
     Some(Clock::new().wall(u64::try_from(boot).ok()?))
+}
+
+/// `PROC_PID_INIT_INO`: the namespace of processes whose numbers the kernel itself uses.
+const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
+
+/// # Errors
+/// When processes have other numbers here than eBPF tells, as in a container.
+pub fn same_numbers() -> Result<()> {
+    let namespace = std::fs::metadata("/proc/self/ns/pid").context("reading /proc/self/ns/pid")?;
+    ensure!(
+        namespace.ino() == FIRST_PID_NAMESPACE,
+        "processes have other numbers here than in the kernel (a container's pid namespace; docker \
+         run --pid=host shares the machine's)"
+    );
+    Ok(())
 }
 
 /// Whether the kernel refuses to bind to an address on a device, and why. The kernel itself is asked, by a bind that

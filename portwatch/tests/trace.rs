@@ -54,6 +54,10 @@ fn main() {
             only_descendants,
         ),
         (
+            "a_command_in_a_pid_namespace_is_followed_by_polling",
+            in_pid_namespace,
+        ),
+        (
             "a_command_that_cannot_start_is_told_as_the_shell_does",
             command_cannot_start,
         ),
@@ -224,6 +228,20 @@ fn only_descendants() {
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(stdout.lines().count(), 7, "{stdout}");
     assert_eq!(stdout.matches(r#""event":"bind""#).count(), 1, "{stdout}");
+}
+
+/// As in a container.
+fn in_pid_namespace() {
+    let script = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); \
+                  time.sleep(1)";
+    let mut command = Command::new("unshare");
+    command.args(["-pf", "--mount-proc", env!("CARGO_BIN_EXE_portwatch")]);
+    command.args(["trace", "--interval", "50ms", "-o", "json", "--"]);
+    command.args(["python3", "-c", script]);
+    let (code, stdout, stderr) = outcome(command.output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(r#""event":"listen""#), "{stdout}");
+    assert!(stderr.contains("have other numbers here"), "{stderr}");
 }
 
 fn command_cannot_start() {

@@ -14,6 +14,7 @@ use std::sync::mpsc::Sender;
 use anyhow::Result;
 
 use crate::event::Event;
+use crate::machine::same_numbers;
 use accounts::Accounts;
 use live::Live;
 use poll::Poll;
@@ -25,6 +26,8 @@ pub struct Options {
     pub live: live::Options,
     pub poll: poll::Options,
     pub choice: Choice,
+    /// A command is to be followed, by its number.
+    pub command: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,11 @@ impl Source {
         if options.choice == Choice::Poll {
             return Ok(Source::Poll(poll()?, None));
         }
-        match Live::start(&options.live) {
+        let live = match options.command {
+            true => same_numbers().and_then(|()| Live::start(&options.live)),
+            false => Live::start(&options.live),
+        };
+        match live {
             Ok(live) => Ok(Source::Live(Box::new(live))),
             Err(error) if options.choice == Choice::Live => Err(error),
             Err(error) => Ok(Source::Poll(poll()?, Some(error))),

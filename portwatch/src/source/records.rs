@@ -13,7 +13,7 @@ use super::News;
 use crate::clock::Clock;
 use crate::decode::{self, Record};
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Proto};
-use crate::machine::{Machine, read_args};
+use crate::machine::{Machine, read_args, same_numbers};
 use crate::process::{Lookup as _, Process, Processes};
 
 /// More owners than the kernel's map has sockets are left over from lost closes.
@@ -35,7 +35,10 @@ pub struct Records {
 impl Records {
     /// Knows the processes that there are.
     pub fn new() -> Self {
-        let mut machine = Machine::new();
+        let mut machine = match same_numbers() {
+            Ok(()) => Machine::new(),
+            Err(_) => Machine::without_processes(),
+        };
         let mut processes = Processes::default();
         for (pid, process) in machine.processes() {
             processes.seed(pid, process);

@@ -44,6 +44,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
             tier,
             ..live::Options::default()
         },
+        command: false,
     };
     let particular = Particular {
         interval: args.source.interval.is_some(),

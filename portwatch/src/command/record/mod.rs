@@ -97,6 +97,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
                 .unwrap_or(live::Options::default().ring_bytes),
             ..live::Options::default()
         },
+        command: command.is_some(),
     })?;
     let particular = Particular {
         interval: args.source.interval.is_some(),

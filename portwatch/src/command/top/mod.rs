@@ -81,6 +81,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
             ring_bytes: args.ring_size.unwrap_or(RING_BYTES),
             ..live::Options::default()
         },
+        command: false,
     })?;
     let (name, missing) = describe(&source);
     let mut scene = Scene::new(name, limits);

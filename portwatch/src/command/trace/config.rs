@@ -85,6 +85,7 @@ impl Config {
                     notes: args.kernel_notes,
                     ..live::Options::default()
                 },
+                command: !args.command.is_empty(),
             },
             session,
             filter,

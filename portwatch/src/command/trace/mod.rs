@@ -19,6 +19,7 @@ use crate::cli::TraceArgs;
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
 use crate::filter::Filter;
+use crate::machine::same_numbers;
 use crate::privileges;
 use crate::probe::Report;
 use crate::service;
@@ -247,7 +248,14 @@ pub struct Particular {
 /// Says what serves, and what it cannot see; from then on also what it cannot see any more.
 pub fn greet(source: &mut Source, given: &Particular) {
     match source {
-        Source::Live(live) => say(&tracing(live.report())),
+        Source::Live(live) => {
+            say(&tracing(live.report()));
+            if let Err(why) = same_numbers() {
+                say(&format!(
+                    "pid, ppid, tid and parents are the kernel's: {why}"
+                ));
+            }
+        }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
             poll.limits().iter().for_each(|limit| say(limit));

@@ -195,6 +195,7 @@ impl Watch {
                 Some(_) => Choice::Poll,
                 None => Choice::Best,
             },
+            command: false,
         })?;
         greet(&mut source, &Particular::default());
         if matches!(source, Source::Poll(..)) {

@@ -10,21 +10,19 @@ mod syscall;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use instruction::{Instruction, STACK};
 
+use crate::machine::same_numbers;
 use crate::probe::btf::{self, Btf, Kind};
 
 /// What the program hands over of each socket: the inode's number, then the process's.
 const RECORD: usize = 16;
 /// The kernel fills up to 32 KiB at a time.
 const BUFFER: usize = 32 << 10;
-/// `PROC_PID_INIT_INO`: the namespace of processes whose numbers the kernel itself uses.
-const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
 
 /// Inode number and pid for each open file that is a socket, in no order.
 ///
@@ -40,11 +38,7 @@ pub fn pairs() -> Result<Vec<(u64, u32)>> {
         own.contains(enough) || own.contains(CapabilitySet::SYS_ADMIN),
         "CAP_BPF and CAP_PERFMON are missing"
     );
-    let namespace = std::fs::metadata("/proc/self/ns/pid").context("reading /proc/self/ns/pid")?;
-    ensure!(
-        namespace.ino() == FIRST_PID_NAMESPACE,
-        "processes have other numbers here than in the kernel"
-    );
+    same_numbers()?;
     let mut iterator = open()?;
     let mut pairs = Vec::new();
     let mut buffer = vec![0; BUFFER];
