@@ -49,7 +49,8 @@ pub struct Row {
     /// connected or accepted it, in a snapshot the holder with the lowest pid.
     pub event: Event,
     pub state: State,
-    /// The network device that it is bound to; `None` also where only events or /proc tell of it.
+    /// The network device that it is bound to; `None` also where only events, a session or /proc tell
+    /// of it.
     pub device: Option<Device>,
     /// Bound, listening or established since: nanoseconds since the Unix epoch.
     pub since: Option<u64>,
