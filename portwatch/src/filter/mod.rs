@@ -4,6 +4,7 @@ mod check;
 mod expr;
 mod names;
 mod span;
+mod subject;
 mod types;
 
 use std::net::IpAddr;
@@ -14,8 +15,9 @@ use wildmatch::WildMatch;
 use crate::event::{Event, Family, Kind, Proto};
 use crate::row::Row;
 
-pub use expr::{Expr, Subject};
+pub use expr::Expr;
 pub use span::{Span, Spans};
+pub use subject::Subject;
 
 /// What an event has to be; an empty list asks for nothing.
 #[derive(Debug, Default)]

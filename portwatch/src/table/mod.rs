@@ -9,6 +9,8 @@ mod key;
 #[cfg(test)]
 mod model;
 mod reconcile;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;

@@ -1,0 +1,324 @@
+//! What the table says after a few events and snapshots.
+
+use super::model::{anchor, event};
+use super::*;
+use crate::event::{Comm, Event, Family, Origin, Peer};
+use crate::snapshot::{Gap, Why};
+
+fn table(events: &[Event]) -> Table {
+    let mut table = Table::new(Limits::default());
+    for event in events {
+        table.apply(event);
+    }
+    table
+}
+
+fn states(table: &Table) -> Vec<(State, bool)> {
+    (table.iter())
+        .map(|sight| (sight.socket.state, sight.end.is_some()))
+        .collect()
+}
+
+#[test]
+fn a_listener_counts_what_it_accepts() {
+    let mut wide = event(Kind::Listen, 1, 1, 80, None);
+    wide.laddr = Some("0.0.0.0".parse().unwrap());
+    let mut other = event(Kind::Listen, 1, 2, 80, None);
+    other.laddr = Some("127.0.0.2".parse().unwrap());
+    let mut elsewhere = wide.clone();
+    (elsewhere.sock, elsewhere.netns) = (Some(3), Some(2));
+    let accept = event(Kind::Accept, 2, 4, 80, Some(9));
+    let table = table(&[wide, other, elsewhere, accept]);
+    let accepted = |cookie| table.get(Key(cookie)).unwrap().row().event.accepted;
+    assert_eq!([1, 2, 3].map(accepted), [Some(1), Some(0), Some(0)]);
+}
+
+#[test]
+fn a_group_that_shares_a_port_counts_by_process() {
+    let member = |cookie, pid| Event {
+        pid: Some(pid),
+        ..event(Kind::Listen, 1, cookie, 80, None)
+    };
+    let accept = Event {
+        pid: Some(11),
+        ..event(Kind::Accept, 2, 9, 80, Some(9))
+    };
+    let table = table(&[member(1, 10), member(2, 11), member(3, 12), accept]);
+    let accepted = |cookie| table.get(Key(cookie)).unwrap().row().event.accepted;
+    assert_eq!([1, 2, 3].map(accepted), [Some(0), Some(1), Some(0)]);
+}
+
+#[test]
+fn a_failed_attempt_ends_a_socket_that_was_not_bound() {
+    let failed = |error: i32| Event {
+        error: u16::try_from(error).ok(),
+        ..event(Kind::Connect, 2, 1, 80, Some(9))
+    };
+    let (slow, refused) = (failed(libc::EINPROGRESS), failed(libc::ECONNREFUSED));
+    assert_eq!(
+        states(&table(std::slice::from_ref(&slow))),
+        [(State::SynSent, false)]
+    );
+    let gone = table(&[slow.clone(), refused.clone()]);
+    assert_eq!(states(&gone), [(State::SynSent, true)]);
+    assert_eq!(
+        states(&table(std::slice::from_ref(&refused))),
+        [(State::Estab, true)]
+    );
+    let bind = event(Kind::Bind, 1, 1, 80, None);
+    let bound = table(&[bind, slow, refused]);
+    assert_eq!(states(&bound), [(State::Unconn, false)]);
+    let row = bound.iter().next().unwrap().row();
+    assert_eq!((row.event.rport, row.event.kind), (None, Kind::Bind));
+}
+
+#[test]
+fn what_closed_stays_in_sight_for_a_while() {
+    let limits = Limits {
+        closed_ns: 10,
+        closed: 2,
+        ..Limits::default()
+    };
+    let mut table = Table::new(limits);
+    for cookie in 1..=3 {
+        table.apply(&event(Kind::Connect, 0, cookie, 80, Some(9)));
+        let mut close = event(Kind::Close, cookie, cookie, 80, Some(9));
+        (close.rx_bytes, close.duration_us) = (Some(5), Some(6));
+        table.apply(&close);
+    }
+    let kept: Vec<_> = table.iter().map(|sight| sight.row().event).collect();
+    let kept: Vec<_> = (kept.iter())
+        .map(|event| (event.sock, event.rx_bytes, event.duration_us))
+        .collect();
+    assert_eq!(
+        kept,
+        [(Some(2), Some(5), Some(6)), (Some(3), Some(5), Some(6))]
+    );
+    table.tick(12);
+    assert_eq!(table.iter().count(), 1);
+    table.tick(13);
+    assert_eq!(table.iter().count(), 0);
+}
+
+#[test]
+fn connections_do_not_crowd_out_a_listener_that_closed() {
+    let mut table = Table::new(Limits {
+        closed: 2,
+        ..Limits::default()
+    });
+    table.apply(&event(Kind::Listen, 1, 1, 80, None));
+    table.apply(&event(Kind::Close, 2, 1, 80, None));
+    for cookie in 2..9 {
+        table.apply(&event(Kind::Connect, cookie, cookie, 81, Some(9)));
+        table.apply(&event(Kind::Close, cookie, cookie, 81, Some(9)));
+    }
+    let kept: Vec<_> = table.iter().map(|sight| sight.socket.sock.get()).collect();
+    assert_eq!(kept, [Some(1), Some(7), Some(8)]);
+}
+
+#[test]
+fn without_cookies_sockets_are_known_by_their_addresses() {
+    let unnamed = |kind, rport| Event {
+        sock: None,
+        ..event(kind, 1, 0, 80, rport)
+    };
+    let mut table = table(&[unnamed(Kind::Bind, None)]);
+    table.apply(&unnamed(Kind::Connect, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, false)]);
+    table.apply(&unnamed(Kind::Close, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, true)]);
+}
+
+#[test]
+fn a_cookie_that_came_later_is_no_other_socket() {
+    let unnamed = Event {
+        sock: None,
+        ..event(Kind::Listen, 1, 0, 80, None)
+    };
+    let mut table = table(&[unnamed]);
+    let named = Row {
+        event: event(Kind::Listen, 1, 5, 80, None),
+        state: State::Listen,
+        inode: Some(1),
+        device: None,
+        v6only: None,
+        ..anchor()
+    };
+    for _ in 0..3 {
+        table.watch();
+        assert_eq!(table.reconcile([named.clone()], &[], 2), []);
+    }
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn accepted_mptcp_sockets_are_not_taken_for_their_listener() {
+    let mptcp = |kind, rport| Event {
+        proto: Some(Proto::Mptcp),
+        ..event(kind, 1, 1, 80, rport)
+    };
+    let table = table(&[mptcp(Kind::Listen, None), mptcp(Kind::Accept, Some(9))]);
+    assert_eq!(table.len(), 2);
+}
+
+fn mptcp_listener(cookie: Option<u64>, inode: u64) -> Row {
+    let mut listen = event(Kind::Listen, 1, 0, 80, None);
+    (listen.proto, listen.sock) = (Some(Proto::Mptcp), cookie);
+    Row {
+        event: listen,
+        state: State::Listen,
+        inode: Some(inode),
+        ..anchor()
+    }
+}
+
+#[test]
+fn mptcp_listeners_that_share_an_address_are_several() {
+    let told = [1, 2, 3].map(|cookie| mptcp_listener(Some(cookie), 0).event);
+    let mut table = table(&told);
+    assert_eq!(table.len(), 3);
+    // A snapshot does not tell the cookies of all.
+    let rows = [(None, 12), (Some(2), 11), (None, 13)];
+    let rows = rows.map(|(cookie, inode)| mptcp_listener(cookie, inode));
+    for _ in 0..3 {
+        table.watch();
+        assert_eq!(table.reconcile(rows.clone(), &[], 2), []);
+    }
+    let mut inodes: Vec<_> = table.iter().map(|x| x.socket.inode.get()).collect();
+    inodes.sort_unstable();
+    assert_eq!(inodes, [Some(11), Some(12), Some(13)]);
+    for (event, left) in told.iter().zip([2, 1, 0]) {
+        table.apply(&Event {
+            kind: Kind::Close,
+            ..event.clone()
+        });
+        assert_eq!(table.len(), left);
+    }
+}
+
+#[test]
+fn an_mptcp_listener_without_a_cookie_gets_it_when_it_ends() {
+    let close = Event {
+        kind: Kind::Close,
+        ..mptcp_listener(Some(7), 0).event
+    };
+    let mut table = table(&[]);
+    table.watch();
+    table.seed([mptcp_listener(None, 1)]);
+    table.apply(&close);
+    assert_eq!(states(&table), [(State::Listen, true)]);
+    // One that events told of while the snapshot was taken is not there twice.
+    let listen = mptcp_listener(Some(8), 0).event;
+    for after in [
+        None,
+        Some(Event {
+            sock: Some(8),
+            ..close
+        }),
+    ] {
+        let mut table = Table::new(Limits::default());
+        table.watch();
+        table.apply(&listen);
+        after.iter().for_each(|event| table.apply(event));
+        table.seed([mptcp_listener(None, 1)]);
+        assert_eq!(table.len(), usize::from(after.is_none()));
+    }
+}
+
+#[test]
+fn an_mptcp_socket_that_was_bound_first_is_one() {
+    let mptcp = |kind, rport| Event {
+        proto: Some(Proto::Mptcp),
+        ..event(kind, 1, 1, 80, rport)
+    };
+    let refused = Event {
+        error: Some(libc::ECONNREFUSED as u16),
+        ..mptcp(Kind::Connect, Some(9))
+    };
+    let mut table = table(&[mptcp(Kind::Bind, None), refused]);
+    assert_eq!(states(&table), [(State::Unconn, false)]);
+    table.apply(&mptcp(Kind::Connect, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, false)]);
+    table.apply(&mptcp(Kind::Close, Some(9)));
+    assert_eq!(states(&table), [(State::Estab, true)]);
+}
+
+#[test]
+fn holders_are_those_of_the_last_snapshot_and_the_owner_stays() {
+    let mut table = table(&[event(Kind::Listen, 1, 1, 80, None)]);
+    let peer = |pid| Peer {
+        pid,
+        comm: "x".into(),
+        sock: Some(1),
+    };
+    let mut row = Row {
+        event: event(Kind::Listen, 1, 1, 80, None),
+        state: State::Listen,
+        inode: Some(1),
+        device: None,
+        v6only: None,
+        recv_queue: Some(3),
+        ..anchor()
+    };
+    row.event.pid = Some(20);
+    row.event.comm = Some(Comm([b'x'; 16]));
+    row.event.holders = Some(vec![peer(20), peer(21)]);
+    table.watch();
+    assert_eq!(table.reconcile([row], &[], 2), []);
+    let row = table.get(Key(1)).unwrap().row();
+    assert_eq!((row.event.pid, row.recv_queue), (Some(7), Some(3)));
+    let holders: Vec<u32> = row.event.holders.iter().flatten().map(|x| x.pid).collect();
+    assert_eq!(holders, [20, 21]);
+}
+
+#[test]
+fn a_difference_is_told_as_the_event_that_was_missed() {
+    let mut table = table(&[event(Kind::Listen, 1, 1, 80, None)]);
+    let mut found = Vec::new();
+    for now in [10, 20, 30] {
+        table.watch();
+        found.push(table.reconcile([anchor()], &[], now));
+    }
+    let [first, second, third] = found.try_into().unwrap();
+    assert!(first.is_empty() && third.is_empty());
+    let event = second[0].event(20);
+    assert_eq!((event.kind, event.origin), (Kind::Close, Origin::Poll));
+    assert_eq!((event.lport, event.ts), (Some(80), 20));
+    assert_eq!(
+        states(&table),
+        [(State::Unconn, false), (State::Listen, true)]
+    );
+}
+
+#[test]
+fn what_may_be_in_a_gap_is_not_missed() {
+    let listen = Event {
+        family: Some(Family::Ipv4),
+        ..event(Kind::Listen, 1, 1, 80, None)
+    };
+    let gap = Gap {
+        netns: listen.netns,
+        table: Some((Proto::Tcp, Family::Ipv4)),
+        why: Why::Lines(1),
+    };
+    let mut table = table(&[listen]);
+    let mut missed = |gaps: &[Gap]| {
+        table.watch();
+        table.reconcile([anchor()], gaps, 2).len()
+    };
+    for _ in 0..3 {
+        assert_eq!(missed(std::slice::from_ref(&gap)), 0);
+    }
+    assert_eq!((missed(&[]), missed(&[])), (0, 1));
+}
+
+/// All that grows with the number of sockets: what the table keeps of each, the places of hash
+/// tables at their emptiest, and half of a B-tree's.
+#[test]
+fn a_hundred_thousand_rows_take_a_small_part_of_64_mib() {
+    let bucket = size_of::<Key>() + size_of::<u64>() + size_of::<Open>();
+    let index = 2 * size_of::<usize>() * 8 / 7 + 2;
+    let listener = 2 * size_of::<(Maybe<u32>, u16, Key)>();
+    let each = bucket + index + listener;
+    assert!(each * 100_000 <= 32 << 20, "{each} bytes a row");
+}
