@@ -26,7 +26,7 @@ pub fn killed() {
                     made.push((now(), client.into()));
                     // SQLite is built to be debugged, not to be fast.
                     if cfg!(debug_assertions) {
-                        std::thread::sleep(Duration::from_micros(500));
+                        std::thread::sleep(Duration::from_millis(3));
                     }
                 }
                 made
