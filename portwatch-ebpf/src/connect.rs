@@ -88,12 +88,12 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
             return;
         }
     }
-    // Others' programs may refuse an attempt of tcp before that.
+    // These come after a SYN, so it was reported when it happened. The socket is forgotten (one of
+    // MPTCP that failed is closed twice), or another one that got the same descriptor meanwhile.
+    // Others' programs may refuse an attempt of tcp (ECONNREFUSED) before there is a SYN.
     if matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT)
         || protocol == IPPROTO_MPTCP && error == ECONNREFUSED
     {
-        // These come after a SYN, so it was reported when it happened. The socket is forgotten (one of
-        // MPTCP that failed is closed twice), or another one that got the same descriptor meanwhile.
         return;
     }
     failed::<M>(sk, name, error);

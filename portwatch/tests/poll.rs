@@ -382,6 +382,17 @@ impl Tables {
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{stderr}");
         (stdout, stderr)
     }
+
+    /// Ends a trace that has told all of what it says of damage, and has nothing more to tell but the sum.
+    fn end_damaged(self) {
+        let (stdout, stderr) = self.end();
+        assert_eq!(stdout, "");
+        assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
+        assert!(
+            stderr.contains(" with tables missing or damaged"),
+            "{stderr}"
+        );
+    }
 }
 
 #[test]
@@ -426,13 +437,7 @@ fn a_table_that_is_damaged_meanwhile_proves_no_end() {
     // what ended meanwhile is told when the table tells it
     tables.write(HEADING);
     assert_eq!(tables.next(), ("close".to_owned(), 8080));
-    let (stdout, stderr) = tables.end();
-    assert_eq!(stdout, "");
-    assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
-    assert!(
-        stderr.contains(" with tables missing or damaged"),
-        "{stderr}"
-    );
+    tables.end_damaged();
 }
 
 #[test]
@@ -453,13 +458,7 @@ fn tables_that_vanish_for_a_moment_end_neither_sockets_nor_the_trace() {
     std::fs::rename(&away, &net).unwrap();
     tables.write(&format!("{HEADING}{LISTENER}{OTHER}"));
     assert_eq!(tables.next(), ("listen".to_owned(), 8081));
-    let (stdout, stderr) = tables.end();
-    assert_eq!(stdout, "");
-    assert!(!stderr.contains("taken to be open"), "said twice: {stderr}");
-    assert!(
-        stderr.contains(" with tables missing or damaged"),
-        "{stderr}"
-    );
+    tables.end_damaged();
 }
 
 #[test]

@@ -37,6 +37,14 @@ const READER_CHECK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct WrongUsage(Error);
 
+/// Waits for so long; forever when no time is given.
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Parses the command line of this process and carries it out.
 pub fn main() -> ExitCode {
     signals::survive_file_limit();

@@ -14,10 +14,10 @@ use super::progress::Progress;
 use super::shared::{Farewell, Message, Shared};
 use crate::clock::{Clock, boot};
 use crate::command::compare::{Compare, Step};
-use crate::command::say;
 use crate::command::signals::Signals;
 use crate::command::trace::child::Running;
 use crate::command::trace::ended;
+use crate::command::{after, say};
 use crate::event::Kind;
 use crate::snapshot::Rows;
 use crate::source::{News, Source};
@@ -77,12 +77,7 @@ impl Feed {
     ) -> Result<Why> {
         let mut store = tokio::time::interval(STORE);
         store.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let out_of_time = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
+        let out_of_time = after(duration);
         tokio::pin!(out_of_time);
         let mut asked = self.now();
         // Why it is to end as soon as it is known what was open before.

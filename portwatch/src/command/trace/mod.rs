@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use super::holders::Holders;
 use super::output::{Output, is_closed_pipe};
 use super::signals::Signals;
-use super::{READER_CHECK, say, wrong_usage};
+use super::{READER_CHECK, after, say, wrong_usage};
 use crate::cli::TraceArgs;
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
@@ -145,12 +145,7 @@ impl Trace {
     ) -> Result<Why> {
         let mut events = Vec::new();
         let mut reader_check = tokio::time::interval(READER_CHECK);
-        let out_of_time = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
+        let out_of_time = after(duration);
         tokio::pin!(out_of_time);
         loop {
             tokio::select! {
