@@ -10,12 +10,13 @@ mod scenarios;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use anyhow::{Result, bail};
 use clap::Parser;
 
 use harness::stage::{Options, Scale};
-use runner::Scenario;
+use runner::{Runner, Scenario};
 
 #[derive(Parser)]
 #[command(about = "Checks that portwatch tells exactly what happened")]
@@ -71,28 +72,32 @@ fn main() -> Result<ExitCode> {
         listeners::listeners(count)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let all = scenarios::all(cli.scale);
+    let (together, alone) = (scenarios::together(), scenarios::alone(cli.scale));
     if cli.list {
-        for scenario in &all {
+        for scenario in together.iter().chain(&alone) {
             println!("{}", scenario.name);
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen: Vec<Scenario> = all
-        .into_iter()
-        .filter(|scenario| {
-            cli.names.is_empty() || cli.names.iter().any(|name| scenario.name.contains(&**name))
-        })
-        .collect();
-    if chosen.is_empty() {
+    let chosen = |all: Vec<Scenario>| -> Vec<Scenario> {
+        let is = |scenario: &Scenario| cli.names.iter().any(|name| scenario.name.contains(&**name));
+        let chosen = |scenario: &Scenario| cli.names.is_empty() || is(scenario);
+        all.into_iter().filter(chosen).collect()
+    };
+    let (together, alone) = (chosen(together), chosen(alone));
+    if together.is_empty() && alone.is_empty() {
         bail!("no scenario of that name; --list shows them");
     }
     let options = Options {
         portwatch: cli.portwatch,
         probes: cli.probes,
         scale: cli.scale,
+        doctor: Rc::default(),
     };
-    Ok(if runner::run(&chosen, &options)? {
+    let mut runner = Runner::default();
+    runner.together(&together, &options)?;
+    runner.alone(&alone, &options)?;
+    Ok(if runner.totals()? {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,16 +1,19 @@
 //! Runs scenarios one after the other and says of each whether its promise held.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use crate::harness::process::{Cannot, Incomplete};
-use crate::harness::stage::{Options, Stage};
+use crate::harness::shared::Shared;
+use crate::harness::stage::{Options, Scale, Stage};
 
 /// A promise and the function that tests it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub name: &'static str,
     pub play: fn(&mut Stage) -> Result<()>,
@@ -26,48 +29,105 @@ macro_rules! scenarios {
     };
 }
 
-/// Whether all passed or said that they cannot run here. What fails is tried once more: these
-/// promises are about races, on machines that stand still for seconds at times.
-pub fn run(scenarios: &[Scenario], options: &Options) -> Result<bool> {
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for Scenario { name, play } in scenarios {
+/// Runs all, and counts.
+#[derive(Debug, Default)]
+pub struct Runner {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Runner {
+    /// Scenarios that share one trace, if starting one is what takes most of the time.
+    ///
+    /// # Errors
+    /// When stdout is gone.
+    pub fn together(&mut self, scenarios: &[Scenario], options: &Options) -> io::Result<()> {
+        if options.scale == Scale::Full || scenarios.is_empty() {
+            return self.alone(scenarios, options);
+        }
+        let shared = match options.share() {
+            Ok(shared) => Rc::new(RefCell::new(shared)),
+            Err(error) => return self.told("a_trace_of_everything_starts", 0.0, Err(error)),
+        };
+        for scenario in scenarios {
+            self.run(scenario, options, Some(&shared))?;
+        }
+        let shared = Rc::into_inner(shared).map(RefCell::into_inner);
+        let ended = shared.context("nobody has it now").and_then(|shared| {
+            let run = shared.stop()?;
+            run.expect_no_skipped_runs()?;
+            run.expect_status(0)
+        });
+        self.told("a_trace_of_all_of_them_is_complete", 0.0, ended)
+    }
+
+    /// Scenarios that start what they need.
+    ///
+    /// # Errors
+    /// When stdout is gone.
+    pub fn alone(&mut self, scenarios: &[Scenario], options: &Options) -> io::Result<()> {
+        (scenarios.iter()).try_for_each(|scenario| self.run(scenario, options, None))
+    }
+
+    /// What fails is tried once more, with a trace of its own: these promises are about races, on
+    /// machines that stand still for seconds at times.
+    fn run(
+        &mut self,
+        Scenario { name, play }: &Scenario,
+        options: &Options,
+        shared: Option<&Rc<RefCell<Shared>>>,
+    ) -> io::Result<()> {
         let start = Instant::now();
-        let mut outcome = attempt(*play, options);
+        let mut outcome = attempt(*play, options, shared);
         if let Err(error) = &outcome
             && !error.is::<Cannot>()
         {
             // Told, so that a promise that holds only mostly does not go unnoticed.
             let reason = one_line(&format!("{error:#}"));
             writeln!(io::stdout(), "again {name}: {reason}")?;
-            outcome = attempt(*play, options);
+            outcome = attempt(*play, options, None);
         }
-        let seconds = start.elapsed().as_secs_f64();
+        self.told(name, start.elapsed().as_secs_f64(), outcome)
+    }
+
+    fn told(&mut self, name: &str, seconds: f64, outcome: Result<()>) -> io::Result<()> {
         let line = match outcome {
             Ok(()) => {
-                passed += 1;
+                self.passed += 1;
                 format!("ok {name} {seconds:.2}")
             }
             Err(error) => match could_not(&error) {
                 Some(reason) => {
-                    skipped += 1;
+                    self.skipped += 1;
                     format!("cannot {name}: {}", one_line(&reason))
                 }
                 None => {
-                    failed += 1;
-                    format!(
-                        "FAIL {name} {seconds:.2}: {}",
-                        one_line(&format!("{error:#}"))
-                    )
+                    self.failed += 1;
+                    let reason = one_line(&format!("{error:#}"));
+                    format!("FAIL {name} {seconds:.2}: {reason}")
                 }
             },
         };
-        writeln!(io::stdout(), "{line}")?;
+        writeln!(io::stdout(), "{line}")
     }
-    writeln!(
-        io::stdout(),
-        "{passed} passed, {failed} failed, {skipped} skipped"
-    )?;
-    Ok(failed == 0)
+
+    /// Whether all passed or said that they cannot run here.
+    ///
+    /// # Errors
+    /// When stdout is gone.
+    pub fn totals(&self) -> io::Result<bool> {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        writeln!(
+            io::stdout(),
+            "{passed} passed, {failed} failed, {skipped} skipped"
+        )?;
+        Ok(*failed == 0)
+    }
 }
 
 /// Why a promise could not be tested, if that is what the error says.
@@ -82,8 +142,12 @@ fn could_not(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-fn attempt(play: fn(&mut Stage) -> Result<()>, options: &Options) -> Result<()> {
-    catch_unwind(AssertUnwindSafe(|| play(&mut Stage::new(options)?)))
+fn attempt(
+    play: fn(&mut Stage) -> Result<()>,
+    options: &Options,
+    shared: Option<&Rc<RefCell<Shared>>>,
+) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| play(&mut Stage::new(options, shared)?)))
         .unwrap_or_else(|_| Err(anyhow!("panicked")))
 }
 

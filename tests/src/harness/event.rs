@@ -118,12 +118,12 @@ fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Err
 /// time and their place in the ring buffer in two steps, and an emulated one may stand still between.
 const DISORDER_NS: u64 = 2_000_000_000;
 
-/// Reads a whole run's output, and checks what holds for every run: each line is an event of the
-/// schema, `seq` counts from 1 without gaps, `ts` is in order.
+/// Reads a part of a run's output, and checks what holds for every run: each line is an event of the
+/// schema, `seq` counts on without gaps, here from `first`, `ts` is in order.
 ///
 /// # Errors
 /// Names the first line that breaks this.
-pub fn parse_run(output: &[u8]) -> Result<Vec<Event>> {
+pub fn parse(output: &[u8], first: u64) -> Result<Vec<Event>> {
     let mut events: Vec<Event> = Vec::new();
     ensure!(
         output.is_empty() || output.ends_with(b"\n"),
@@ -135,7 +135,7 @@ pub fn parse_run(output: &[u8]) -> Result<Vec<Event>> {
     {
         let event: Event = serde_json::from_slice(line)
             .with_context(|| format!("output line {}", String::from_utf8_lossy(line)))?;
-        let expected = events.len() as u64 + 1;
+        let expected = first + events.len() as u64;
         ensure!(
             event.seq == expected,
             "seq {} where {expected} was due",

@@ -8,6 +8,7 @@ pub mod meeting;
 pub mod netns;
 pub mod process;
 pub mod ring;
+pub mod shared;
 pub mod socket;
 pub mod stage;
 pub mod tracer;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork};
 
@@ -113,6 +113,14 @@ impl Child {
             WaitStatus::Exited(_, 0) => Ok(()),
             status => bail!("{} ended with {status:?}", self.name),
         }
+    }
+
+    /// Ends it.
+    pub fn kill(self) {
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        // Both fail when it is gone, and then there is nothing to do.
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = waitpid(pid, None);
     }
 
     /// A process whose parent ended, and which came to this process.

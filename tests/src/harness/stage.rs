@@ -1,9 +1,13 @@
 //! The stage a scenario plays on: a directory of its own, a portwatch to start with any flags,
 //! traffic makers, and the judgement at the end.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,13 +16,12 @@ use anyhow::{Context, Result, ensure};
 use super::event::Event;
 use super::judge::{Truth, compare};
 use super::netns::Netns;
-use super::process::{Child, Incomplete, cannot, join_all, spawn};
+use super::process::{Child, cannot, join_all, spawn};
+use super::shared::Shared;
 use super::tracer::{Run, Tracer};
 use super::truth;
 
-/// What portwatch says when the kernel did not run a program because it was interrupted in the
-/// same one. No ring buffer can make up for that; it has to be told, and then is no lie.
-const SKIPPED_RUNS: &str = "skipped by the kernel";
+const EVERYTHING: &[&str] = &["--require-complete"];
 
 /// How much traffic to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,32 +38,76 @@ pub struct Options {
     pub portwatch: PathBuf,
     pub probes: String,
     pub scale: Scale,
+    pub doctor: Rc<OnceCell<serde_json::Value>>,
 }
 
 /// See the module. One for each scenario.
 #[derive(Debug)]
 pub struct Stage {
     options: Options,
+    shared: Option<Rc<RefCell<Shared>>>,
     directory: tempfile::TempDir,
     children: Vec<Child>,
     namespaces: HashSet<u64>,
     runs: u32,
 }
 
+fn directory() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new()
+        .prefix("portwatch-scenario-")
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()?)
+}
+
+/// What a scenario that failed left running would take the time of those after it.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.children.drain(..).for_each(Child::kill);
+    }
+}
+
+impl Options {
+    /// What doctor tells, asked once.
+    fn report(&self) -> Result<&serde_json::Value> {
+        if self.doctor.get().is_none() {
+            let output = Command::new(&self.portwatch)
+                .args(["doctor", "-o", "json", "--probes", &self.probes])
+                .output()?;
+            let _ = self.doctor.set(serde_json::from_slice(&output.stdout)?);
+        }
+        self.doctor.get().context("it was just set")
+    }
+
+    /// Starts a trace of everything for several stages.
+    pub fn share(&self) -> Result<Shared> {
+        let directory = directory()?;
+        let command = self.trace("json", EVERYTHING);
+        let mut tracer = Tracer::start(command, directory.path(), "shared")?;
+        tracer.wait_ready()?;
+        Ok(Shared::new(tracer, directory))
+    }
+
+    fn trace(&self, output: &str, flags: &[&str]) -> Command {
+        let mut command = Command::new(&self.portwatch);
+        command
+            .args(["trace", "-o", output, "--probes", &self.probes])
+            .args(flags);
+        command
+    }
+}
+
 impl Stage {
-    pub fn new(options: &Options) -> Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::Builder::new()
-            .prefix("portwatch-scenario-")
-            .permissions(PermissionsExt::from_mode(0o755))
-            .tempdir()?;
+    /// With a trace of everything that is there already, or none: then it starts its own.
+    pub fn new(options: &Options, shared: Option<&Rc<RefCell<Shared>>>) -> Result<Self> {
+        let directory = directory()?;
         let truth = directory.path().join("truth");
-        std::fs::create_dir(&truth)?;
+        fs::create_dir(&truth)?;
         // traffic makers of other users write there, too
-        std::fs::set_permissions(&truth, PermissionsExt::from_mode(0o1777))?;
+        fs::set_permissions(&truth, Permissions::from_mode(0o1777))?;
         truth::set_directory(&truth);
         Ok(Self {
             options: options.clone(),
+            shared: shared.cloned(),
             directory,
             children: Vec::new(),
             namespaces: HashSet::new(),
@@ -70,7 +117,7 @@ impl Stage {
 
     /// A stage of the same kind with no truth yet.
     pub fn again(&self) -> Result<Self> {
-        Self::new(&self.options)
+        Self::new(&self.options, self.shared.as_ref())
     }
 
     pub fn directory(&self) -> &Path {
@@ -91,10 +138,7 @@ impl Stage {
 
     /// Ends the scenario where portwatch itself says that it cannot observe this in this tier.
     pub fn require_observed(&self, what: &str) -> Result<()> {
-        let output = Command::new(&self.options.portwatch)
-            .args(["doctor", "-o", "json", "--probes", &self.options.probes])
-            .output()?;
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let report = self.options.report()?;
         let rows = report["plan"].as_array().context("doctor shows no plan")?;
         let row = rows.iter().find(|row| row["observe"] == what);
         let row = row.with_context(|| format!("doctor knows no {what}"))?;
@@ -117,11 +161,7 @@ impl Stage {
 
     /// `portwatch trace` with this kind of output and these flags more, not started yet.
     pub fn command(&self, output: &str, flags: &[&str]) -> Command {
-        let mut command = Command::new(&self.options.portwatch);
-        command
-            .args(["trace", "-o", output, "--probes", &self.options.probes])
-            .args(flags);
-        command
+        self.options.trace(output, flags)
     }
 
     /// Any command of portwatch that takes probes, with the tier forced.
@@ -199,12 +239,22 @@ impl Stage {
     /// Traces what `traffic` makes, and compares all of it with the truth, which has to hold
     /// something: a traffic maker that does nothing proves nothing.
     pub fn exact(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<Vec<Event>> {
-        let tracer = self.trace(&["--require-complete"])?;
+        if let Some(shared) = self.shared.clone() {
+            shared.borrow_mut().take()?;
+            self.made(traffic)?;
+            let events = shared.borrow_mut().take()?;
+            self.compared(events, &self.truth()?)
+        } else {
+            let tracer = self.trace(EVERYTHING)?;
+            self.made(traffic)?;
+            self.judge(&tracer.stop()?)
+        }
+    }
+
+    fn made(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let made = traffic(self);
         let joined = self.join();
-        made.and(joined)?;
-        let run = tracer.stop()?;
-        self.judge(&run)
+        made.and(joined)
     }
 
     /// Compares a run that ended well with the truth.
@@ -214,20 +264,23 @@ impl Stage {
 
     /// The same with another truth than all of it.
     pub fn judge_by(&self, run: &Run, truth: &Truth) -> Result<Vec<Event>> {
-        let events = run.events()?;
+        run.expect_no_skipped_runs()?;
+        let compared = self.compared(run.events()?, truth);
+        if compared.is_err() {
+            eprintln!("  stderr: {}", run.stderr.trim());
+        }
+        let events = compared?;
+        run.expect_status(0)?;
+        Ok(events)
+    }
+
+    /// The events that concern the truth, if they are what they have to be.
+    fn compared(&self, events: Vec<Event>, truth: &Truth) -> Result<Vec<Event>> {
         ensure!(
             !truth.expected.is_empty(),
             "the traffic maker made no traffic"
         );
-        if run.stderr.contains(SKIPPED_RUNS) {
-            return Err(Incomplete(run.stderr.trim().to_string()).into());
-        }
-        let compared = compare(&events, truth);
-        if compared.is_err() {
-            eprintln!("  stderr: {}", run.stderr.trim());
-        }
-        compared?;
-        run.expect_status(0)?;
+        compare(&events, truth)?;
         Ok(events.into_iter().filter(|x| truth.concerns(x)).collect())
     }
 }

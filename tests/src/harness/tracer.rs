@@ -1,7 +1,7 @@
 //! A running `portwatch trace`: started, awaited, stopped, and what it said.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,11 +12,15 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::event::{Event, parse_run};
+use super::event::{Event, parse};
+use super::process::Incomplete;
 
 /// An emulated machine needs many seconds to check and load the programs.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// What portwatch says when the kernel did not run a program because it was interrupted in the
+/// same one. No ring buffer can make up for that; it has to be told, and then is no lie.
+const SKIPPED_RUNS: &str = "skipped by the kernel";
 const READY: &str = "portwatch: tracing";
 
 /// A child process whose output goes to files.
@@ -88,6 +92,20 @@ impl Tracer {
         );
     }
 
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// What it printed on stdout from this byte on, until now.
+    pub fn printed(&self, from: u64) -> Result<Vec<u8>> {
+        let mut file = File::open(&self.stdout)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut output = Vec::new();
+        file.read_to_end(&mut output)?;
+        Ok(output)
+    }
+
     /// What it said on stderr until now.
     pub fn said(&self) -> Result<String> {
         Ok(String::from_utf8_lossy(&fs::read(&self.stderr)?).into_owned())
@@ -140,7 +158,7 @@ impl Drop for Tracer {
 impl Run {
     /// Its events, after the checks that hold for every run.
     pub fn events(&self) -> Result<Vec<Event>> {
-        parse_run(&self.stdout)
+        parse(&self.stdout, 1)
     }
 
     /// # Errors
@@ -155,6 +173,15 @@ impl Run {
             ),
             self.stderr.trim()
         );
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the kernel skipped runs of its programs, as it says.
+    pub fn expect_no_skipped_runs(&self) -> Result<()> {
+        if self.stderr.contains(SKIPPED_RUNS) {
+            return Err(Incomplete(self.stderr.trim().to_string()).into());
+        }
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -215,8 +217,8 @@ fn keep(
 
 const CHURN_PORT: u16 = 7;
 
-/// Connects and closes until told.
-fn churn(ready: &Mailbox, done: &Mailbox) -> Result<()> {
+/// Connects and closes until told, with so much rest in between.
+fn churn(ready: &Mailbox, done: &Mailbox, rest: Duration) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", CHURN_PORT))?;
     ready.put("ready")?;
     while done.try_take()?.is_none() {
@@ -225,6 +227,7 @@ fn churn(ready: &Mailbox, done: &Mailbox) -> Result<()> {
         client.write_all(b"x")?;
         drop(server);
         drop(client);
+        sleep(rest);
     }
     Ok(())
 }
@@ -242,8 +245,10 @@ impl World {
     fn new(stage: &mut Stage) -> Result<Self> {
         let [ready, done, stop] = mailboxes()?;
         let namespaces = [stage.netns()?, stage.netns()?, stage.netns()?];
+        // An emulated machine would do nothing else.
+        let rest = stage.scaled(Duration::ZERO, Duration::from_millis(2));
         for netns in &namespaces {
-            stage.spawn_in(netns, "churner", || churn(&ready, &stop))?;
+            stage.spawn_in(netns, "churner", || churn(&ready, &stop, rest))?;
             ready.take()?;
         }
         Ok(Self {
@@ -337,12 +342,12 @@ fn the_table_is_what_is_open_before_and_after_the_start_during_churn(
     let (listeners, connections) = stage.scaled((166, 166), (30, 30));
     let mut world = World::new(stage)?;
     world.keepers(stage, listeners, connections)?;
-    let seconds = stage.scaled("5s", "15s");
-    let command = stage.view(&["list", "-a", "-o", "json", "-d", seconds]);
+    let command = stage.view(&["list", "-a", "-o", "json", "-d", "5m"]);
     let mut table = stage.start(command)?;
     table.wait_ready()?;
     let made = world.keepers(stage, listeners, connections);
-    let run = table.wait()?;
+    sleep(Duration::from_secs(4));
+    let run = table.stop()?;
     made?;
     let result = rows_of(&run).and_then(|rows| world.judge(&rows));
     let result = result.and_then(|()| {

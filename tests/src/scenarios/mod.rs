@@ -23,12 +23,11 @@ mod variants;
 use crate::harness::stage::Scale;
 use crate::runner::Scenario;
 
-/// Scenarios in the order in which they are run. On an emulated machine without those that say
-/// nothing of its kernel: what happens after an event was read is the same on every kernel.
-pub fn all(scale: Scale) -> Vec<Scenario> {
-    let of_the_kernel = [
+/// Those that can share a trace, since they ask for no more than one of everything, in the order in
+/// which they are run.
+pub fn together() -> Vec<Scenario> {
+    let all = [
         listeners::ALL,
-        listing::ALL,
         connecting::ALL,
         binding::ALL,
         closing::ALL,
@@ -38,6 +37,15 @@ pub fn all(scale: Scale) -> Vec<Scenario> {
         namespaces::ALL,
         variants::ALL,
         rings::ALL,
+    ];
+    all.concat()
+}
+
+/// Those that have to be alone. On an emulated machine without those that say nothing of its
+/// kernel: what happens after an event was read is the same on every kernel.
+pub fn alone(scale: Scale) -> Vec<Scenario> {
+    let of_the_kernel = [
+        listing::ALL,
         loss::ALL,
         ending::ATTACHED,
         recording::REPLAYED,
