@@ -15,7 +15,7 @@ use crate::{
     memory::{Direct, Memory, Probe, add},
     owner::owner,
     socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
-    sockets::{EEXIST, find, remember, take_out},
+    sockets::{EEXIST, find, remember, remember_first, take_out},
     syscall::{Arguments, socket_of},
     tcp::SYN_RECV,
     twin::{Hook, twins},
@@ -106,8 +106,10 @@ fn unknown<M: Memory>(sk: usize, key: u64) -> bool {
     }
     socket.flags = flag::PASSIVE;
     socket.handover = handover::TOLD | handover::SETTLED;
+    if !remember_first(key, &socket) {
+        return false;
+    }
     emit(Kind::Accept, ts, &socket, Details::default());
-    remember(key, &socket);
     true
 }
 

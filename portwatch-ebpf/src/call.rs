@@ -16,6 +16,7 @@ pub enum Call {
     UdpConnect6 = 7,
     MptcpBind = 8,
     MptcpListen = 9,
+    SysBind = 10,
 }
 
 /// Arguments of calls that have not returned yet, by function and thread.

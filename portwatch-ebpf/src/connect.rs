@@ -15,8 +15,8 @@ use crate::{
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_raw, is_stream, key, new,
-        protocol, read_name,
+        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_stream, key, new, protocol,
+        read_name,
     },
     sockets::find,
     twin::{Hook, twins},
@@ -59,14 +59,13 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
         return;
     }
     let protocol = protocol::<M>(sk);
-    if !is_stream(protocol) || is_raw::<M>(sk) {
+    if !is_stream(protocol) {
         return;
     }
     if protocol == IPPROTO_TCP && is_subflow::<M>(sk) {
         return subflow_failed::<M>(sk, error, Some(name));
     }
     let key = key::<M>(sk);
-    let ts = now();
     if let Some(socket) = find(sk, key) {
         let socket = unsafe { &mut *socket };
         if socket.flags & flag::FAILED_IN_CALL != 0 {
@@ -75,7 +74,7 @@ pub fn returned<M: Memory>(sk: usize, name: Name, error: u16) {
                 read_name(name, socket.family, &mut socket.raddr, &mut socket.rport);
                 socket.started = 0;
             }
-            return outcome(socket, ts, error);
+            return outcome(socket, now(), error);
         }
         if socket.flags & flag::OUTCOME_REPORTED != 0
             && (socket.outcome == error || error == ECONNABORTED)

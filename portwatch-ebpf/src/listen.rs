@@ -14,7 +14,7 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::{first_subflow, is_subflow},
     owner::owner,
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_inet, is_raw, key, new, protocol},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_transport, key, new, protocol},
     sockets::find,
     twin::{Hook, twins},
 };
@@ -22,7 +22,7 @@ use crate::{
 /// A listen on this socket with this backlog returned `error`.
 #[inline(never)]
 pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
-    if !is_inet::<M>(sk) || is_raw::<M>(sk) {
+    if !is_transport::<M>(sk) {
         return;
     }
     let protocol = protocol::<M>(sk);

@@ -8,8 +8,8 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory},
     owner::{Ids, from_task},
-    socket::{IPPROTO_UDP, is_inet, is_raw, is_stream, key, new, protocol},
-    sockets::{find, remember_open},
+    socket::{IPPROTO_UDP, is_stream, is_transport, key, new, protocol},
+    sockets::{find, remember_first},
     tcp::{CLOSE, LISTEN, SYN_SENT},
 };
 
@@ -34,7 +34,7 @@ pub extern "C" fn open_sockets(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let sk: usize = unsafe { Direct::read(socket, offset!(socket_sk)) };
-    if sk != 0 && is_inet::<Direct>(sk) && !is_raw::<Direct>(sk) {
+    if is_transport::<Direct>(sk) {
         found(sk, task);
     }
     0
@@ -59,6 +59,7 @@ fn found(sk: usize, task: usize) {
         _ => flag::LIVE,
     };
     if find(sk, key).is_none() {
-        remember_open(key, &socket);
+        // Live news of it wins.
+        remember_first(key, &socket);
     }
 }

@@ -77,6 +77,12 @@ pub fn is_inet<M: Memory>(sk: usize) -> bool {
     sk != 0 && matches!(family::<M>(sk), AF_INET | AF_INET6)
 }
 
+/// Whether this is an IPv4 or IPv6 socket of the protocol whose number it has.
+#[inline(always)]
+pub fn is_transport<M: Memory>(sk: usize) -> bool {
+    is_inet::<M>(sk) && !is_raw::<M>(sk)
+}
+
 /// Whether it is a raw one, which may have the number of any protocol.
 #[inline(always)]
 pub fn is_raw<M: Memory>(sk: usize) -> bool {

@@ -68,14 +68,23 @@ fn maybe_by_address() -> bool {
     unsafe { read_volatile(&raw const WITHOUT_COOKIE) != 0 }
 }
 
-/// Remembers a socket, from when all probes are there. One that does not fit is counted.
+/// Whether sockets are remembered already; takes note of those that are by their address.
 #[inline(always)]
-pub fn remember(key: u64, socket: &Socket) {
+fn watching(key: u64) -> bool {
     if WATCHING.get(0) != Some(&1) {
-        return;
+        return false;
     }
     if is_address(key) {
         unsafe { write_volatile(&raw mut WITHOUT_COOKIE, 1) };
+    }
+    true
+}
+
+/// Remembers a socket, from when all probes are there. One that does not fit is counted.
+#[inline(always)]
+pub fn remember(key: u64, socket: &Socket) {
+    if !watching(key) {
+        return;
     }
     // One that is there already stays where it is.
     let elsewhere = were_full() && MORE_SOCKETS.insert(key, socket, BPF_EXIST as u64).is_ok();
@@ -84,25 +93,32 @@ pub fn remember(key: u64, socket: &Socket) {
     }
 }
 
-/// Remembers a socket that was open before, unless there is live news of it by now.
+/// The same for one that was not found, unless another CPU remembers it by now: then false.
 #[inline(always)]
-pub fn remember_open(key: u64, socket: &Socket) {
+pub fn remember_first(key: u64, socket: &Socket) -> bool {
+    if !watching(key) {
+        return true;
+    }
     match SOCKETS.insert(key, socket, BPF_NOEXIST as u64) {
-        Ok(()) | Err(EEXIST) => {}
+        Ok(()) => true,
+        Err(EEXIST) => false,
         Err(_) => remember_elsewhere(key, socket, BPF_NOEXIST as u64),
     }
 }
 
+/// False when it is there already.
 #[inline(always)]
-fn remember_elsewhere(key: u64, socket: &Socket, flags: u64) {
+fn remember_elsewhere(key: u64, socket: &Socket, flags: u64) -> bool {
     if !were_full() {
         note_full();
         unsafe { write_volatile(&raw mut SOCKETS_FULL, 1) };
     }
     match MORE_SOCKETS.insert(key, socket, flags) {
-        Ok(()) | Err(EEXIST) => {}
+        Ok(()) => {}
+        Err(EEXIST) => return false,
         Err(_) => count(|loss| &mut loss.sockets),
     }
+    true
 }
 
 /// Forgets a socket under all its keys: the next one at its address must not be taken for it.

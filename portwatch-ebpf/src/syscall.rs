@@ -17,7 +17,7 @@ use crate::{
     connect, listen,
     maps::{config, offset},
     memory::{Direct, Memory, Probe},
-    socket::{IPPROTO_UDP, Name, is_inet, is_raw, is_stream, key, protocol},
+    socket::{IPPROTO_UDP, Name, is_stream, is_transport, key, protocol},
     sockets::find,
     udp,
 };
@@ -102,21 +102,18 @@ impl Arguments {
 
     /// Of bind and connect.
     #[inline(always)]
-    fn name(&self) -> Name {
+    pub fn name(&self) -> Name {
         Name::User(self.second() as usize, self.read(offset!(regs_dx)) as u32)
     }
 }
 
 #[inline(always)]
 pub fn connected(sk: usize, name: Name, error: u16) {
-    if !is_inet::<Probe>(sk) {
+    if !is_transport::<Probe>(sk) {
         return;
     }
     if protocol::<Probe>(sk) != IPPROTO_UDP {
         return connect::returned::<Probe>(sk, name, error);
-    }
-    if is_raw::<Probe>(sk) {
-        return;
     }
     let key = key::<Probe>(sk);
     if error == 0 && !udp::has_peer::<Probe>(sk) {
@@ -139,10 +136,7 @@ fn has_port(sk: usize) -> bool {
 #[inline(always)]
 pub fn bound(sk: usize, name: Name, error: u16) {
     let protocol = protocol::<Probe>(sk);
-    if is_inet::<Probe>(sk)
-        && (is_stream(protocol) || protocol == IPPROTO_UDP)
-        && !is_raw::<Probe>(sk)
-    {
+    if is_transport::<Probe>(sk) && (is_stream(protocol) || protocol == IPPROTO_UDP) {
         bind::report::<Probe>(sk, name, error);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, key, new, protocol},
-    sockets::{find, remember},
+    sockets::{find, remember, remember_first},
     twin::{Hook, twins},
 };
 
@@ -161,10 +161,15 @@ fn established(sk: usize, old: i32) {
         // Its attempt began before the probes were there: nobody knows whose it is.
         socket.flags = flag::LIVE;
         emit(Kind::Connect, ts, &socket, Details::default());
-    } else {
-        socket.flags = flag::PASSIVE;
+        return remember(key, &socket);
     }
-    remember(key, &socket);
+    socket.flags = flag::PASSIVE;
+    if !remember_first(key, &socket)
+        && let Some(accepted) = find(sk, key)
+    {
+        // By fast open, just now: nothing but this was unknown.
+        unsafe { (*accepted).since = ts };
+    }
 }
 
 /// Success is told by the return of the call: the port may still turn out to be taken.

@@ -325,6 +325,31 @@ pub const PLAN: &[Thing] = &[
         ],
     },
     Thing {
+        observe: "binds refused early",
+        required: false,
+        loses: "binds that a security module or a cgroup refuses, or whose address cannot be read",
+        alternatives: &[
+            Alternative {
+                tier: Some(Trampoline),
+                probes: &[
+                    probe("exit_sys_bind", Fexit("__x64_sys_bind")),
+                    if_present("entry_socket_bind", Fentry("security_socket_bind")),
+                ],
+            },
+            Alternative {
+                tier: Some(Tier::Kprobe),
+                probes: &[
+                    probe("kretprobe_sys_bind", Kretprobe("__x64_sys_bind")),
+                    probe("kprobe_sys_bind", Kprobe("__x64_sys_bind")),
+                ],
+            },
+            Alternative {
+                tier: Some(Tier::Tracepoint),
+                probes: &[sys_exit("sys_exit_bind")],
+            },
+        ],
+    },
+    Thing {
         observe: "io_uring",
         required: false,
         loses: "accepts, binds, listens and udp connects made through io_uring",

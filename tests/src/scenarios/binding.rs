@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Uid, setgid, setuid};
 
 use super::connecting::{fails_with, loopback};
 use crate::harness::meeting::mailboxes;
+use crate::harness::process::cannot;
 use crate::harness::socket::Sock;
 use crate::harness::stage::Stage;
 use crate::harness::truth;
@@ -20,6 +21,7 @@ crate::scenarios! {
     a_bind_to_an_address_that_is_not_there_is_reported,
     a_bind_to_an_address_of_another_family_is_reported_without_one,
     a_bind_to_no_address_is_reported_without_one,
+    a_bind_that_a_security_module_refuses_is_reported,
     a_listen_on_a_port_that_another_listens_on_is_reported,
     a_listen_on_a_socket_that_cannot_is_reported,
     each_listen_is_reported_with_its_backlog,
@@ -177,10 +179,6 @@ fn a_bind_to_an_address_of_another_family_is_reported_without_one(stage: &mut St
 }
 
 fn a_bind_to_no_address_is_reported_without_one(stage: &mut Stage) -> Result<()> {
-    stage.require_tier(
-        |tier| tier == "tracepoint",
-        "binds that fail before the kernel has an address",
-    )?;
     let netns = stage.netns()?;
     stage.exact(|stage| {
         stage.spawn_in(&netns, "nameless", || {
@@ -191,6 +189,52 @@ fn a_bind_to_no_address_is_reported_without_one(stage: &mut Stage) -> Result<()>
                 fails_with(socket.bind_to_bytes(nowhere, 16), "EFAULT")?;
             }
             fails_with(Sock::tcp6()?.bind_to_bytes(&SOCKADDR_IN6, 16), "EINVAL")
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Denies the calling process binds of tcp sockets, for good.
+fn forbid_binds() -> Result<()> {
+    // struct landlock_ruleset_attr: accesses to files, accesses to the network
+    const BIND_TCP: u64 = 1;
+    let rules = [0u64, BIND_TCP];
+    // SAFETY: the kernel reads the structure, which outlives the call.
+    let rules = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            rules.as_ptr(),
+            size_of_val(&rules),
+            0,
+        )
+    };
+    if rules < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(cannot(format!(
+            "no Landlock for the network in this kernel: {error}"
+        )));
+    }
+    // SAFETY: no memory is involved.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) };
+    ensure!(result == 0, std::io::Error::last_os_error());
+    Ok(())
+}
+
+fn a_bind_that_a_security_module_refuses_is_reported(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "forbidden", || {
+            forbid_binds()?;
+            for _ in 0..3 {
+                fails_with(Sock::tcp4()?.bind(loopback(8080)), "EACCES")?;
+                fails_with(Sock::tcp6()?.bind("[::1]:8080".parse()?), "EACCES")?;
+                // not denied, and refused for another reason
+                let datagrams = Sock::udp4()?;
+                datagrams.bind(loopback(5353))?;
+                fails_with(Sock::udp4()?.bind(loopback(5353)), "EADDRINUSE")?;
+            }
+            Ok(())
         })?;
         Ok(())
     })?;
