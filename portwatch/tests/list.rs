@@ -1,6 +1,7 @@
 //! `portwatch list` as a program, on sockets that these tests opened.
 
 mod elsewhere;
+mod program;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use elsewhere::{Elsewhere, listener_elsewhere};
+use program::{outcome, portwatch};
 
 const NOBODY: u32 = 65534;
 
@@ -74,26 +76,9 @@ fn main() {
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
-fn portwatch(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-/// Exit code, stdout and stderr.
-fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
-}
-
 /// What it prints, which has to go well.
 fn prints(args: &[&str]) -> String {
-    let (code, stdout, stderr) = outcome(&mut portwatch(args));
+    let (code, stdout, stderr) = outcome(portwatch(args).output().unwrap());
     assert_eq!(code, Some(0), "{args:?}: {stderr}");
     stdout
 }
@@ -402,7 +387,7 @@ fn wrong_usage() {
         (&["--probes", "tracepoint"], "--duration <TIME>"),
         (&["list", "--interval", "50ms"], "--duration <TIME>"),
     ] {
-        let (code, stdout, stderr) = outcome(&mut portwatch(args));
+        let (code, stdout, stderr) = outcome(portwatch(args).output().unwrap());
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
         assert!(stderr.contains(expected), "{stderr}");
     }
@@ -412,14 +397,18 @@ fn closed_pipe() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = portwatch(&["-a", "-o", "json"]);
-    let (code, _, stderr) = outcome(command.stdout(writer));
+    let (code, _, stderr) = outcome(command.stdout(writer).output().unwrap());
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
 fn failing_filter() {
     let (_listener, port) = listener();
     let filter = format!("lport == {port} && args[1000] == \"x\"");
-    let (code, stdout, stderr) = outcome(&mut portwatch(&["-o", "json", "--filter", &filter]));
+    let (code, stdout, stderr) = outcome(
+        portwatch(&["-o", "json", "--filter", &filter])
+            .output()
+            .unwrap(),
+    );
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     let complaint = "could not be evaluated once, and nothing was shown then: Index out of bounds";
     assert!(stderr.contains(complaint), "{stderr}");
@@ -428,7 +417,7 @@ fn failing_filter() {
 fn full_disk() {
     let to_full = |args: &[&str]| {
         let full = std::fs::File::options().write(true).open("/dev/full");
-        let (code, _, stderr) = outcome(portwatch(args).stdout(full.unwrap()));
+        let (code, _, stderr) = outcome(portwatch(args).stdout(full.unwrap()).output().unwrap());
         assert_eq!(code, Some(1), "{args:?}");
         let expected = "portwatch: writing to stdout: No space left on device";
         assert!(stderr.starts_with(expected), "{stderr}");
@@ -439,7 +428,7 @@ fn full_disk() {
         let mut command = portwatch(args);
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let (code, _, stderr) = outcome(command.stdout(writer));
+        let (code, _, stderr) = outcome(command.stdout(writer).output().unwrap());
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
     }
 }
@@ -492,7 +481,13 @@ fn hidden_processes() {
                   exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" -o json";
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script]).arg(&program);
-    let (code, _, stderr) = outcome(command.stdin(Stdio::null()).current_dir("/"));
+    let (code, _, stderr) = outcome(
+        command
+            .stdin(Stdio::null())
+            .current_dir("/")
+            .output()
+            .unwrap(),
+    );
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let hint = "/proc hides the processes of other users (hidepid)";
@@ -512,7 +507,7 @@ fn ordinary_user() {
         .gid(NOBODY)
         .stdin(Stdio::null())
         .current_dir("/");
-    let (code, stdout, stderr) = outcome(&mut command);
+    let (code, stdout, stderr) = outcome(command.output().unwrap());
     assert_eq!(code, Some(0), "{stderr}");
     let row: Value = serde_json::from_str(stdout.trim()).expect(&stdout);
     assert_eq!(

@@ -1,34 +1,21 @@
 //! `portwatch trace` without eBPF: what it sees of sockets made here, and that it says what it
 //! does not see. What it sees depends on no privilege, so these tests need none.
 
+mod program;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn portwatch(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command.args(args).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
-    command
-}
+use program::{outcome, portwatch};
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    told(portwatch(args).output().unwrap())
-}
-
-fn told(output: Output) -> (Option<i32>, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    outcome(portwatch(args).output().unwrap())
 }
 
 /// Something that polls for JSON. Its first line on stderr comes after its first snapshot.
@@ -493,7 +480,7 @@ fn a_limit_of_the_size_of_files_fails_a_trace_and_ends_a_command() {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -f 0; exec \"$0\" {words}");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_portwatch")]);
-        told(shell.arg(folder.path().join("file")).output().unwrap())
+        outcome(shell.arg(folder.path().join("file")).output().unwrap())
     };
     let (code, _, said) = limited("trace --from poll -d 100ms --write \"$1\"");
     assert_eq!(code, Some(1), "{said}");
@@ -540,7 +527,7 @@ fn without_permission_it_polls_and_says_why() {
         .args(["trace", "-d", "300ms", "--ring-size", "1M"])
         .output()
         .unwrap();
-    let (code, _, said) = told(output);
+    let (code, _, said) = outcome(output);
     assert_eq!(code, Some(0), "{said}");
     let first = said.lines().next().unwrap();
     for expected in [
@@ -562,7 +549,7 @@ fn without_permission_a_tier_that_is_asked_for_is_an_error() {
         .args(["trace", "--probes", "tracepoint"])
         .output()
         .unwrap();
-    let (code, stdout, said) = told(output);
+    let (code, stdout, said) = outcome(output);
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{said}");
     assert!(said.contains("CAP_BPF"), "{said}");
 }

@@ -2,6 +2,8 @@
 //! kernel, so without root these are listed as ignored. What is traced truly is tested by the
 //! scenarios in `tests`.
 
+mod program;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -9,6 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
+
+use program::{outcome, portwatch};
 
 /// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
 const NETWORK: &str = r#"
@@ -118,29 +122,8 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
-fn portwatch(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
-    command
-}
-
 fn run(args: &[&str]) -> Output {
     portwatch(args).output().unwrap()
-}
-
-/// Runs it and gives the exit code, stdout and stderr.
-fn outcome(output: Output) -> (Option<i32>, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
 }
 
 /// Starts a trace and waits until it says that it traces.

@@ -1,11 +1,15 @@
 //! `portwatch who` as a program, on sockets that these tests opened.
 
+mod program;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
+
+use program::{outcome, portwatch};
 
 fn main() {
     let tests: &[(&str, bool, fn())] = &[
@@ -39,17 +43,14 @@ fn main() {
 }
 
 fn who(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command.arg("who").args(args).stdin(Stdio::null());
-    command
+    portwatch(&[&["who"], args].concat())
 }
 
 /// What it prints, which has to go well.
 fn prints(args: &[&str]) -> String {
-    let output = who(args).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    let (code, stdout, stderr) = outcome(who(args).output().unwrap());
+    assert_eq!(code, Some(0), "{args:?}: {stderr}");
+    stdout
 }
 
 fn open() -> (TcpListener, u16, String) {
@@ -166,10 +167,7 @@ fn ipv6() {
 
 fn wait() {
     let (listener, port, text) = open();
-    let mut child = who(&[&text, "-t", "--wait", "-o", "json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = who(&[&text, "-t", "--wait", "-o", "json"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!(

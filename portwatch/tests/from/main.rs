@@ -3,10 +3,11 @@
 mod damage;
 mod large;
 mod moments;
+#[path = "../program/mod.rs"]
+mod program;
 mod trace;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use portwatch::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Peer, Proto};
@@ -16,6 +17,8 @@ use portwatch::source::accounts::Accounts;
 use portwatch::view::lines::Json;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use program::portwatch;
 
 /// 2023-11-14 22:13:20 UTC.
 const START: u64 = 1_700_000_000_000_000_000;
@@ -183,21 +186,10 @@ fn twice() -> Made {
 
 /// Exit code, stdout and stderr of `portwatch WORDS --from FILE MORE`.
 fn outcome(words: &str, path: &Path, more: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_portwatch"))
-        .args(words.split_whitespace())
-        .arg("--from")
-        .arg(path)
-        .args(more)
-        .env("TZ", "UTC")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let mut command = portwatch(&words);
+    command.arg("--from").arg(path).args(more).env("TZ", "UTC");
+    program::outcome(command.output().unwrap())
 }
 
 /// What it prints, which has to go well.

@@ -4,6 +4,8 @@
 
 mod ends;
 mod files;
+#[path = "../program/mod.rs"]
+mod program;
 mod signed;
 mod truth;
 
@@ -11,13 +13,15 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Arguments, Trial};
 use portwatch::session::{self, Session};
 use rusqlite::types::FromSql;
 use tempfile::TempDir;
+
+use program::{outcome, portwatch};
 
 /// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
 const NETWORK: &str = r#"
@@ -85,17 +89,6 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
-fn portwatch(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
-    command
-}
-
 /// A name for a session, and its folder.
 fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -105,16 +98,6 @@ fn place() -> (TempDir, PathBuf) {
 
 fn record(file: &Path, args: &[&str]) -> Command {
     portwatch(&[&["record", file.to_str().unwrap()], args].concat())
-}
-
-/// The exit code, stdout and stderr.
-fn outcome(output: Output) -> (Option<i32>, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
 }
 
 /// A recording that has begun.

@@ -2,6 +2,8 @@
 
 mod export;
 mod make;
+#[path = "../program/mod.rs"]
+mod program;
 mod query;
 mod verify;
 
@@ -9,18 +11,14 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
+use program::{outcome, portwatch};
+
 /// Exit code, stdout, stderr.
 type Said = (i32, String, String);
-
-fn portwatch(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
 
 fn says(args: &[&str]) -> Said {
     told(portwatch(args).output().unwrap())
@@ -28,8 +26,7 @@ fn says(args: &[&str]) -> Said {
 
 fn says_of(args: &[&str], stdin: &str) -> Said {
     let mut command = portwatch(args);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(stdin.as_bytes()).unwrap();
     drop(input);
@@ -37,9 +34,8 @@ fn says_of(args: &[&str], stdin: &str) -> Said {
 }
 
 fn told(output: std::process::Output) -> Said {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().expect("ended by a signal");
-    (code, text(output.stdout), text(output.stderr))
+    let (code, stdout, stderr) = outcome(output);
+    (code.expect("ended by a signal"), stdout, stderr)
 }
 
 /// What a command prints that goes well.
