@@ -251,6 +251,16 @@ impl Stage {
         }
     }
 
+    /// The same of one traffic maker in a namespace of its own.
+    pub fn exact_of(
+        &mut self,
+        comm: &str,
+        body: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<Event>> {
+        let netns = self.netns()?;
+        self.exact(|stage| stage.spawn_in(&netns, comm, body).map(drop))
+    }
+
     fn made(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let made = traffic(self);
         let joined = self.join();

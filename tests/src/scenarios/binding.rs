@@ -39,19 +39,15 @@ pub fn become_nobody() -> Result<()> {
 }
 
 fn a_bind_to_a_taken_port_is_reported_with_the_port_asked_for(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "latecomer", || {
-            let holder = Sock::tcp4()?;
-            holder.bind(loopback(8080))?;
-            holder.listen(1)?;
-            let datagrams = Sock::udp4()?;
-            datagrams.bind(loopback(5353))?;
-            fails_with(Sock::tcp4()?.bind(loopback(8080)), "EADDRINUSE")?;
-            fails_with(Sock::tcp6()?.bind("[::]:8080".parse()?), "EADDRINUSE")?;
-            fails_with(Sock::udp4()?.bind(loopback(5353)), "EADDRINUSE")
-        })?;
-        Ok(())
+    stage.exact_of("latecomer", || {
+        let holder = Sock::tcp4()?;
+        holder.bind(loopback(8080))?;
+        holder.listen(1)?;
+        let datagrams = Sock::udp4()?;
+        datagrams.bind(loopback(5353))?;
+        fails_with(Sock::tcp4()?.bind(loopback(8080)), "EADDRINUSE")?;
+        fails_with(Sock::tcp6()?.bind("[::]:8080".parse()?), "EADDRINUSE")?;
+        fails_with(Sock::udp4()?.bind(loopback(5353)), "EADDRINUSE")
     })?;
     Ok(())
 }
@@ -125,30 +121,22 @@ fn a_bind_to_a_taken_port_names_who_has_it_and_who_has_just_left(stage: &mut Sta
 }
 
 fn an_unprivileged_bind_to_port_80_is_reported_with_its_user(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "nobody", || {
-            become_nobody()?;
-            fails_with(Sock::tcp4()?.bind(loopback(80)), "EACCES")?;
-            fails_with(Sock::tcp6()?.bind("[::1]:80".parse()?), "EACCES")?;
-            fails_with(Sock::udp4()?.bind(loopback(53)), "EACCES")
-        })?;
-        Ok(())
+    stage.exact_of("nobody", || {
+        become_nobody()?;
+        fails_with(Sock::tcp4()?.bind(loopback(80)), "EACCES")?;
+        fails_with(Sock::tcp6()?.bind("[::1]:80".parse()?), "EACCES")?;
+        fails_with(Sock::udp4()?.bind(loopback(53)), "EACCES")
     })?;
     Ok(())
 }
 
 fn a_bind_to_an_address_that_is_not_there_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "elsewhere", || {
-            let v4 = "203.0.113.1:8080".parse()?;
-            let v6 = "[2001:db8::1]:8080".parse()?;
-            fails_with(Sock::tcp4()?.bind(v4), "EADDRNOTAVAIL")?;
-            fails_with(Sock::tcp6()?.bind(v6), "EADDRNOTAVAIL")?;
-            fails_with(Sock::udp4()?.bind(v4), "EADDRNOTAVAIL")
-        })?;
-        Ok(())
+    stage.exact_of("elsewhere", || {
+        let v4 = "203.0.113.1:8080".parse()?;
+        let v6 = "[2001:db8::1]:8080".parse()?;
+        fails_with(Sock::tcp4()?.bind(v4), "EADDRNOTAVAIL")?;
+        fails_with(Sock::tcp6()?.bind(v6), "EADDRNOTAVAIL")?;
+        fails_with(Sock::udp4()?.bind(v4), "EADDRNOTAVAIL")
     })?;
     Ok(())
 }
@@ -161,36 +149,28 @@ const SOCKADDR_IN6: [u8; 28] = {
 };
 
 fn a_bind_to_an_address_of_another_family_is_reported_without_one(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "stranger", || {
-            // no family has this number
-            let none = [1; 28];
-            for bytes in [SOCKADDR_IN6, none] {
-                for socket in [Sock::tcp4()?, Sock::udp4()?] {
-                    fails_with(socket.bind_to_bytes(&bytes, 28), "EAFNOSUPPORT")?;
-                }
+    stage.exact_of("stranger", || {
+        // no family has this number
+        let none = [1; 28];
+        for bytes in [SOCKADDR_IN6, none] {
+            for socket in [Sock::tcp4()?, Sock::udp4()?] {
+                fails_with(socket.bind_to_bytes(&bytes, 28), "EAFNOSUPPORT")?;
             }
-            fails_with(Sock::tcp6()?.bind_to_bytes(&none, 28), "EAFNOSUPPORT")
-        })?;
-        Ok(())
+        }
+        fails_with(Sock::tcp6()?.bind_to_bytes(&none, 28), "EAFNOSUPPORT")
     })?;
     Ok(())
 }
 
 fn a_bind_to_no_address_is_reported_without_one(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "nameless", || {
-            for socket in [Sock::tcp4()?, Sock::udp4()?] {
-                fails_with(socket.bind_to_bytes(&SOCKADDR_IN6, 1), "EINVAL")?;
-                // SAFETY: nothing is read, and the kernel finds nothing there.
-                let nowhere = unsafe { std::slice::from_raw_parts(8 as *const u8, 0) };
-                fails_with(socket.bind_to_bytes(nowhere, 16), "EFAULT")?;
-            }
-            fails_with(Sock::tcp6()?.bind_to_bytes(&SOCKADDR_IN6, 16), "EINVAL")
-        })?;
-        Ok(())
+    stage.exact_of("nameless", || {
+        for socket in [Sock::tcp4()?, Sock::udp4()?] {
+            fails_with(socket.bind_to_bytes(&SOCKADDR_IN6, 1), "EINVAL")?;
+            // SAFETY: nothing is read, and the kernel finds nothing there.
+            let nowhere = unsafe { std::slice::from_raw_parts(8 as *const u8, 0) };
+            fails_with(socket.bind_to_bytes(nowhere, 16), "EFAULT")?;
+        }
+        fails_with(Sock::tcp6()?.bind_to_bytes(&SOCKADDR_IN6, 16), "EINVAL")
     })?;
     Ok(())
 }
@@ -222,94 +202,74 @@ fn forbid_binds() -> Result<()> {
 }
 
 fn a_bind_that_a_security_module_refuses_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "forbidden", || {
-            forbid_binds()?;
-            for _ in 0..3 {
-                fails_with(Sock::tcp4()?.bind(loopback(8080)), "EACCES")?;
-                fails_with(Sock::tcp6()?.bind("[::1]:8080".parse()?), "EACCES")?;
-                // not denied, and refused for another reason
-                let datagrams = Sock::udp4()?;
-                datagrams.bind(loopback(5353))?;
-                fails_with(Sock::udp4()?.bind(loopback(5353)), "EADDRINUSE")?;
-            }
-            Ok(())
-        })?;
+    stage.exact_of("forbidden", || {
+        forbid_binds()?;
+        for _ in 0..3 {
+            fails_with(Sock::tcp4()?.bind(loopback(8080)), "EACCES")?;
+            fails_with(Sock::tcp6()?.bind("[::1]:8080".parse()?), "EACCES")?;
+            // not denied, and refused for another reason
+            let datagrams = Sock::udp4()?;
+            datagrams.bind(loopback(5353))?;
+            fails_with(Sock::udp4()?.bind(loopback(5353)), "EADDRINUSE")?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_listen_on_a_socket_that_cannot_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "deaf", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(1)?;
-            let datagrams = Sock::udp4()?;
-            datagrams.bind(loopback(5353))?;
-            fails_with(datagrams.listen(3), "EOPNOTSUPP")?;
-            fails_with(Sock::udp6()?.listen(3), "EOPNOTSUPP")?;
-            let connected = Sock::tcp4()?;
-            connected.connect(listener.address())?;
-            fails_with(connected.listen(3), "EINVAL")?;
-            let accepted = listener.accept()?;
-            connected.finish()?;
-            accepted.drain()?;
-            Ok(())
-        })?;
+    stage.exact_of("deaf", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(1)?;
+        let datagrams = Sock::udp4()?;
+        datagrams.bind(loopback(5353))?;
+        fails_with(datagrams.listen(3), "EOPNOTSUPP")?;
+        fails_with(Sock::udp6()?.listen(3), "EOPNOTSUPP")?;
+        let connected = Sock::tcp4()?;
+        connected.connect(listener.address())?;
+        fails_with(connected.listen(3), "EINVAL")?;
+        let accepted = listener.accept()?;
+        connected.finish()?;
+        accepted.drain()?;
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_listen_on_a_port_that_another_listens_on_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "second", || {
-            let [first, second] = [Sock::tcp4()?, Sock::tcp4()?];
-            for socket in [&first, &second] {
-                socket.raw().set_reuse_address(true)?;
-                socket.bind(loopback(8080))?;
-            }
-            first.listen(3)?;
-            fails_with(second.listen(3), "EADDRINUSE")
-        })?;
-        Ok(())
+    stage.exact_of("second", || {
+        let [first, second] = [Sock::tcp4()?, Sock::tcp4()?];
+        for socket in [&first, &second] {
+            socket.raw().set_reuse_address(true)?;
+            socket.bind(loopback(8080))?;
+        }
+        first.listen(3)?;
+        fails_with(second.listen(3), "EADDRINUSE")
     })?;
     Ok(())
 }
 
 fn each_listen_is_reported_with_its_backlog(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "again", || {
-            for listener in [Sock::tcp4()?, Sock::tcp6()?] {
-                for backlog in [3, 3, 100] {
-                    listener.listen(backlog)?;
-                }
+    stage.exact_of("again", || {
+        for listener in [Sock::tcp4()?, Sock::tcp6()?] {
+            for backlog in [3, 3, 100] {
+                listener.listen(backlog)?;
             }
-            Ok(())
-        })?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_socket_bound_but_never_listening_is_closed_once(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "binder", || {
-            for _ in 0..100 {
-                let socket = Sock::tcp4()?;
-                socket.bind(loopback(0))?;
-                let socket = Sock::tcp6()?;
-                socket.bind("[::1]:0".parse()?)?;
-            }
-            Ok(())
-        })?;
+    stage.exact_of("binder", || {
+        for _ in 0..100 {
+            let socket = Sock::tcp4()?;
+            socket.bind(loopback(0))?;
+            let socket = Sock::tcp6()?;
+            socket.bind("[::1]:0".parse()?)?;
+        }
         Ok(())
     })?;
     Ok(())

@@ -148,24 +148,20 @@ fn a_duration_is_as_long_as_the_connection(stage: &mut Stage) -> Result<()> {
 }
 
 fn a_listener_counts_what_it_accepted(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    let events = stage.exact(|stage| {
-        stage.spawn_in(&netns, "counted", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(5)?;
-            let mut open = Vec::new();
-            for _ in 0..37 {
-                let client = Sock::tcp4()?;
-                client.connect(listener.address())?;
-                open.push((listener.accept()?, client));
-            }
-            for (accepted, client) in open {
-                client.finish()?;
-                accepted.drain()?;
-            }
-            Ok(())
-        })?;
+    let events = stage.exact_of("counted", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(5)?;
+        let mut open = Vec::new();
+        for _ in 0..37 {
+            let client = Sock::tcp4()?;
+            client.connect(listener.address())?;
+            open.push((listener.accept()?, client));
+        }
+        for (accepted, client) in open {
+            client.finish()?;
+            accepted.drain()?;
+        }
         Ok(())
     })?;
     ensure!(
@@ -176,48 +172,40 @@ fn a_listener_counts_what_it_accepted(stage: &mut Stage) -> Result<()> {
 }
 
 fn each_connection_of_one_socket_is_closed(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "again", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(1)?;
-            let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
-            bound.bind(loopback(8080))?;
-            for client in [fresh, bound] {
-                for sent in [10, 20] {
-                    client.connect(listener.address())?;
-                    let accepted = listener.accept()?;
-                    client.send(sent)?;
-                    accepted.receive(sent)?;
-                    client.disconnect()?;
-                    ensure!(accepted.drain()?, "no reset came");
-                }
+    stage.exact_of("again", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(1)?;
+        let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
+        bound.bind(loopback(8080))?;
+        for client in [fresh, bound] {
+            for sent in [10, 20] {
+                client.connect(listener.address())?;
+                let accepted = listener.accept()?;
+                client.send(sent)?;
+                accepted.receive(sent)?;
+                client.disconnect()?;
+                ensure!(accepted.drain()?, "no reset came");
             }
-            Ok(())
-        })?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_listener_that_was_shut_down_is_closed_once(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    let events = stage.exact(|stage| {
-        stage.spawn_in(&netns, "ended", || {
-            for end in [Sock::shut_down, Sock::disconnect] {
-                let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
-                bound.bind(loopback(8080))?;
-                for listener in [fresh, bound] {
-                    listener.listen(1)?;
-                    end(&listener)?;
-                    // the same socket again: another listener
-                    listener.listen(2)?;
-                    end(&listener)?;
-                }
+    let events = stage.exact_of("ended", || {
+        for end in [Sock::shut_down, Sock::disconnect] {
+            let [fresh, bound] = [Sock::tcp4()?, Sock::tcp4()?];
+            bound.bind(loopback(8080))?;
+            for listener in [fresh, bound] {
+                listener.listen(1)?;
+                end(&listener)?;
+                // the same socket again: another listener
+                listener.listen(2)?;
+                end(&listener)?;
             }
-            Ok(())
-        })?;
+        }
         Ok(())
     })?;
     let number = |kind| events.iter().filter(|x| x.event == kind).count();

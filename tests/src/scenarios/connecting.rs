@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use crate::harness::event::Kind;
 use crate::harness::meeting::{Mailbox, mailboxes};
 use crate::harness::process::spawn;
-use crate::harness::socket::{Sock, error_name};
+use crate::harness::socket::{Sock, error_name, tcp_info};
 use crate::harness::stage::Stage;
 
 crate::scenarios! {
@@ -173,20 +173,16 @@ fn each_refused_non_blocking_connect_has_one_outcome(stage: &mut Stage) -> Resul
 
 fn a_connect_to_an_unreachable_network_is_reported(stage: &mut Stage) -> Result<()> {
     // a namespace with nothing but a loopback: no packet can leave
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "unreachable", || {
-            let v4 = "203.0.113.1:9".parse()?;
-            let v6 = "[2001:db8::1]:9".parse()?;
-            fails_with(Sock::tcp4()?.connect(v4), "ENETUNREACH")?;
-            fails_with(Sock::tcp6()?.connect(v6), "ENETUNREACH")?;
-            fails_with(Sock::udp4()?.connect(v4), "ENETUNREACH")?;
-            fails_with(Sock::udp6()?.connect(v6), "ENETUNREACH")?;
-            let socket = Sock::tcp4()?;
-            socket.raw().set_nonblocking(true)?;
-            fails_with(socket.connect(v4), "ENETUNREACH")
-        })?;
-        Ok(())
+    stage.exact_of("unreachable", || {
+        let v4 = "203.0.113.1:9".parse()?;
+        let v6 = "[2001:db8::1]:9".parse()?;
+        fails_with(Sock::tcp4()?.connect(v4), "ENETUNREACH")?;
+        fails_with(Sock::tcp6()?.connect(v6), "ENETUNREACH")?;
+        fails_with(Sock::udp4()?.connect(v4), "ENETUNREACH")?;
+        fails_with(Sock::udp6()?.connect(v6), "ENETUNREACH")?;
+        let socket = Sock::tcp4()?;
+        socket.raw().set_nonblocking(true)?;
+        fails_with(socket.connect(v4), "ENETUNREACH")
     })?;
     Ok(())
 }
@@ -198,6 +194,10 @@ fn full_listener() -> Result<(Sock, Vec<Sock>)> {
     listener.listen(0)?;
     let filler = Sock::tcp4()?;
     filler.connect(listener.address())?;
+    // Of a listener this is the length of its queue, in which the end of the handshake puts the filler.
+    while tcp_info(&listener)?.tcpi_unacked == 0 {
+        sleep(Duration::from_millis(1));
+    }
     Ok((listener, vec![filler]))
 }
 
@@ -209,107 +209,87 @@ fn attempt(listener: &Sock) -> Result<Sock> {
 }
 
 fn a_connect_closed_before_its_outcome_is_reported_as_cancelled(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "impatient", || {
-            let (listener, fillers) = full_listener()?;
-            for _ in 0..10 {
-                drop(attempt(&listener)?);
-            }
-            for filler in fillers {
-                let accepted = listener.accept()?;
-                filler.finish()?;
-                accepted.drain()?;
-            }
-            Ok(())
-        })?;
+    stage.exact_of("impatient", || {
+        let (listener, fillers) = full_listener()?;
+        for _ in 0..10 {
+            drop(attempt(&listener)?);
+        }
+        for filler in fillers {
+            let accepted = listener.accept()?;
+            filler.finish()?;
+            accepted.drain()?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_connect_under_way_is_announced_once_after_a_second(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "patient", || {
-            let (listener, fillers) = full_listener()?;
-            let succeeds = attempt(&listener)?;
-            let cancelled = attempt(&listener)?;
-            sleep(Duration::from_millis(2500));
-            succeeds.announced();
-            cancelled.announced();
-            drop(cancelled);
-            for filler in fillers {
-                let accepted = listener.accept()?;
-                filler.finish()?;
-                accepted.drain()?;
-            }
-            // the kernel sends its SYN again after 1, 2, 4 seconds, and now there is room
-            succeeds.outcome()?;
+    stage.exact_of("patient", || {
+        let (listener, fillers) = full_listener()?;
+        let succeeds = attempt(&listener)?;
+        let cancelled = attempt(&listener)?;
+        sleep(Duration::from_millis(2500));
+        succeeds.announced();
+        cancelled.announced();
+        drop(cancelled);
+        for filler in fillers {
             let accepted = listener.accept()?;
-            succeeds.finish()?;
+            filler.finish()?;
             accepted.drain()?;
-            drop(accepted);
-            Ok(())
-        })?;
+        }
+        // the kernel sends its SYN again after 1, 2, 4 seconds, and now there is room
+        succeeds.outcome()?;
+        let accepted = listener.accept()?;
+        succeeds.finish()?;
+        accepted.drain()?;
+        drop(accepted);
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_connect_that_times_out_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "timing-out", || {
-            // of this namespace only: the kernel gives up after about 3 seconds
-            std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
-            let (listener, fillers) = full_listener()?;
-            let socket = attempt(&listener)?;
-            sleep(Duration::from_millis(2000));
-            socket.announced();
-            fails_with(socket.outcome(), "ETIMEDOUT")?;
-            for filler in fillers {
-                let accepted = listener.accept()?;
-                filler.finish()?;
-                accepted.drain()?;
-            }
-            Ok(())
-        })?;
+    stage.exact_of("timing-out", || {
+        // of this namespace only: the kernel gives up after about 3 seconds
+        std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
+        let (listener, fillers) = full_listener()?;
+        let socket = attempt(&listener)?;
+        sleep(Duration::from_millis(2000));
+        socket.announced();
+        fails_with(socket.outcome(), "ETIMEDOUT")?;
+        for filler in fillers {
+            let accepted = listener.accept()?;
+            filler.finish()?;
+            accepted.drain()?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_non_blocking_connect_that_succeeds_is_reported_once(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "nonblocking", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(8)?;
-            for _ in 0..100 {
-                let client = attempt(&listener)?;
-                client.outcome()?;
-                let accepted = listener.accept()?;
-                client.finish()?;
-                accepted.drain()?;
-            }
-            Ok(())
-        })?;
+    stage.exact_of("nonblocking", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(8)?;
+        for _ in 0..100 {
+            let client = attempt(&listener)?;
+            client.outcome()?;
+            let accepted = listener.accept()?;
+            client.finish()?;
+            accepted.drain()?;
+        }
         Ok(())
     })?;
     Ok(())
 }
 
 fn a_bound_socket_whose_connect_was_refused_ends_without_a_peer(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "refused", || {
-            let socket = Sock::tcp4()?;
-            socket.bind(loopback(0))?;
-            fails_with(socket.connect(loopback(1)), "ECONNREFUSED")
-        })?;
-        Ok(())
+    stage.exact_of("refused", || {
+        let socket = Sock::tcp4()?;
+        socket.bind(loopback(0))?;
+        fails_with(socket.connect(loopback(1)), "ECONNREFUSED")
     })?;
     Ok(())
 }

@@ -116,7 +116,7 @@ fn nothing_stays_attached_after_kill_9(stage: &mut Stage) -> Result<()> {
     }
     tracer.signal(Signal::SIGKILL)?;
     tracer.wait()?;
-    let deadline = Instant::now() + stage.scaled(Duration::from_secs(2), Duration::from_secs(10));
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let mut left = Vec::new();
         for object in &objects {

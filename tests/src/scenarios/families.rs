@@ -34,35 +34,27 @@ pub fn converse(listener: &Sock, client: &Sock, to: SocketAddr) -> Result<()> {
 }
 
 fn an_ipv6_connection_is_reported(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "six", || {
-            let listener = Sock::tcp6()?;
-            listener.bind("[::1]:0".parse()?)?;
-            listener.listen(5)?;
-            converse(&listener, &Sock::tcp6()?, listener.address())
-        })?;
-        Ok(())
+    stage.exact_of("six", || {
+        let listener = Sock::tcp6()?;
+        listener.bind("[::1]:0".parse()?)?;
+        listener.listen(5)?;
+        converse(&listener, &Sock::tcp6()?, listener.address())
     })?;
     Ok(())
 }
 
 fn a_v4_mapped_peer_is_shown_as_ipv4_of_an_ipv6_socket(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    let events = stage.exact(|stage| {
-        stage.spawn_in(&netns, "mapped", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(5)?;
-            let mapped = format!("[::ffff:127.0.0.1]:{}", listener.port());
-            let client = Sock::tcp6()?;
-            client.raw().set_only_v6(false)?;
-            converse(&listener, &client, mapped.parse()?)?;
-            let bound = Sock::tcp6()?;
-            bound.raw().set_only_v6(false)?;
-            bound.bind("[::ffff:127.0.0.1]:0".parse()?)?;
-            Ok(())
-        })?;
+    let events = stage.exact_of("mapped", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(5)?;
+        let mapped = format!("[::ffff:127.0.0.1]:{}", listener.port());
+        let client = Sock::tcp6()?;
+        client.raw().set_only_v6(false)?;
+        converse(&listener, &client, mapped.parse()?)?;
+        let bound = Sock::tcp6()?;
+        bound.raw().set_only_v6(false)?;
+        bound.bind("[::ffff:127.0.0.1]:0".parse()?)?;
         Ok(())
     })?;
     let mapped = |event: &&crate::harness::event::Event| {
@@ -78,22 +70,18 @@ fn a_v4_mapped_peer_is_shown_as_ipv4_of_an_ipv6_socket(stage: &mut Stage) -> Res
 }
 
 fn a_dual_stack_listener_accepts_both_families(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "dual", || {
-            let listener = Sock::tcp6()?;
-            listener.raw().set_only_v6(false)?;
-            listener.bind("[::]:0".parse()?)?;
-            listener.listen(5)?;
-            let port = listener.port();
-            converse(&listener, &Sock::tcp4()?, loopback(port))?;
-            converse(
-                &listener,
-                &Sock::tcp6()?,
-                (Ipv6Addr::LOCALHOST, port).into(),
-            )
-        })?;
-        Ok(())
+    stage.exact_of("dual", || {
+        let listener = Sock::tcp6()?;
+        listener.raw().set_only_v6(false)?;
+        listener.bind("[::]:0".parse()?)?;
+        listener.listen(5)?;
+        let port = listener.port();
+        converse(&listener, &Sock::tcp4()?, loopback(port))?;
+        converse(
+            &listener,
+            &Sock::tcp6()?,
+            (Ipv6Addr::LOCALHOST, port).into(),
+        )
     })?;
     Ok(())
 }
@@ -132,18 +120,14 @@ fn a_link_local_connection_is_reported(stage: &mut Stage) -> Result<()> {
 }
 
 fn a_raw_socket_is_not_taken_for_one_of_its_protocol(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "raw", || {
-            for protocol in [Protocol::TCP, Protocol::UDP] {
-                let raw = Socket::new(Domain::IPV4, Type::RAW, Some(protocol))?;
-                raw.bind(&SockAddr::from(loopback(0)))?;
-                ensure!(raw.listen(1).is_err());
-                raw.connect(&SockAddr::from(loopback(9)))?;
-            }
-            Ok(Sock::udp4()?.bind(loopback(0))?)
-        })?;
-        Ok(())
+    stage.exact_of("raw", || {
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            let raw = Socket::new(Domain::IPV4, Type::RAW, Some(protocol))?;
+            raw.bind(&SockAddr::from(loopback(0)))?;
+            ensure!(raw.listen(1).is_err());
+            raw.connect(&SockAddr::from(loopback(9)))?;
+        }
+        Ok(Sock::udp4()?.bind(loopback(0))?)
     })?;
     Ok(())
 }

@@ -255,7 +255,7 @@ fn a_container_is_told_from_a_cgroup_of_version_1(stage: &mut Stage) -> Result<(
         cgroup.enter()?;
         // Its path is read when a process is first told of, which has to be there still.
         Sock::tcp4()?.bind(loopback(0))?;
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_secs(1));
         Ok(())
     })?;
     for event in events {

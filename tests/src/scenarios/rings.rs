@@ -37,59 +37,51 @@ fn a_bind_and_a_listen_by_io_uring_with_sqpoll_are_reported(stage: &mut Stage) -
 
 fn connect_and_accept(stage: &mut Stage, sqpoll: bool) -> Result<()> {
     stage.require_observed("io_uring")?;
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "ringer", || {
-            let mut ring = Ring::new(sqpoll)?;
-            ring.require(&[
-                ("connect", opcode::Connect::CODE),
-                ("accept", opcode::Accept::CODE),
-            ])?;
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(5)?;
-            listener.accepts_without_syscall();
-            for _ in 0..20 {
-                let client = Sock::tcp4()?;
-                ring.connect(&client, listener.address())?;
-                let accepted = ring.accept(&listener)?;
-                client.finish()?;
-                accepted.drain()?;
-            }
-            let closed = Sock::tcp4()?;
-            closed.bind(loopback(0))?;
-            fails_with(
-                ring.connect(&Sock::tcp4()?, closed.address()),
-                "ECONNREFUSED",
-            )?;
-            fails_with(
-                ring.connect(&Sock::tcp4()?, "203.0.113.1:9".parse()?),
-                "ENETUNREACH",
-            )
-        })?;
-        Ok(())
+    stage.exact_of("ringer", || {
+        let mut ring = Ring::new(sqpoll)?;
+        ring.require(&[
+            ("connect", opcode::Connect::CODE),
+            ("accept", opcode::Accept::CODE),
+        ])?;
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(5)?;
+        listener.accepts_without_syscall();
+        for _ in 0..20 {
+            let client = Sock::tcp4()?;
+            ring.connect(&client, listener.address())?;
+            let accepted = ring.accept(&listener)?;
+            client.finish()?;
+            accepted.drain()?;
+        }
+        let closed = Sock::tcp4()?;
+        closed.bind(loopback(0))?;
+        fails_with(
+            ring.connect(&Sock::tcp4()?, closed.address()),
+            "ECONNREFUSED",
+        )?;
+        fails_with(
+            ring.connect(&Sock::tcp4()?, "203.0.113.1:9".parse()?),
+            "ENETUNREACH",
+        )
     })?;
     Ok(())
 }
 
 fn bind_and_listen(stage: &mut Stage, sqpoll: bool) -> Result<()> {
     stage.require_observed("io_uring")?;
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "ringer", || {
-            let mut ring = Ring::new(sqpoll)?;
-            ring.require(&[
-                ("bind", opcode::Bind::CODE),
-                ("listen", opcode::Listen::CODE),
-            ])?;
-            let listener = Sock::tcp4()?;
-            ring.bind(&listener, loopback(8080))?;
-            ring.listen(&listener, 5)?;
-            fails_with(ring.bind(&Sock::tcp4()?, loopback(8080)), "EADDRINUSE")?;
-            let datagrams = Sock::udp6()?;
-            ring.bind(&datagrams, "[::1]:5353".parse()?)?;
-            Ok(())
-        })?;
+    stage.exact_of("ringer", || {
+        let mut ring = Ring::new(sqpoll)?;
+        ring.require(&[
+            ("bind", opcode::Bind::CODE),
+            ("listen", opcode::Listen::CODE),
+        ])?;
+        let listener = Sock::tcp4()?;
+        ring.bind(&listener, loopback(8080))?;
+        ring.listen(&listener, 5)?;
+        fails_with(ring.bind(&Sock::tcp4()?, loopback(8080)), "EADDRINUSE")?;
+        let datagrams = Sock::udp6()?;
+        ring.bind(&datagrams, "[::1]:5353".parse()?)?;
         Ok(())
     })?;
     Ok(())

@@ -217,36 +217,32 @@ fn a_process_whose_parent_is_gone_is_reported_with_its_new_one(stage: &mut Stage
 }
 
 fn a_thread_acts_for_its_process(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    let events = stage.exact(|stage| {
-        stage.spawn_in(&netns, "leader", || {
-            let listener = Sock::tcp4()?;
-            listener.bind(loopback(0))?;
-            listener.listen(64)?;
-            std::thread::scope(|scope| {
-                let accepting = scope.spawn(|| -> Result<()> {
-                    prctl::set_name(c"accepting")?;
-                    for _ in 0..10 {
-                        listener.accept()?.drain()?;
-                    }
-                    Ok(())
-                });
-                let connecting = scope.spawn(|| -> Result<()> {
-                    prctl::set_name(c"connecting")?;
-                    for _ in 0..10 {
-                        Sock::tcp4()?.connect(listener.address())?;
-                    }
-                    let bound = Sock::udp4()?;
-                    bound.bind(loopback(0))?;
-                    Ok(())
-                });
-                for thread in [accepting, connecting] {
-                    thread.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    let events = stage.exact_of("leader", || {
+        let listener = Sock::tcp4()?;
+        listener.bind(loopback(0))?;
+        listener.listen(64)?;
+        std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| -> Result<()> {
+                prctl::set_name(c"accepting")?;
+                for _ in 0..10 {
+                    listener.accept()?.drain()?;
                 }
                 Ok(())
-            })
-        })?;
-        Ok(())
+            });
+            let connecting = scope.spawn(|| -> Result<()> {
+                prctl::set_name(c"connecting")?;
+                for _ in 0..10 {
+                    Sock::tcp4()?.connect(listener.address())?;
+                }
+                let bound = Sock::udp4()?;
+                bound.bind(loopback(0))?;
+                Ok(())
+            });
+            for thread in [accepting, connecting] {
+                thread.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+            }
+            Ok(())
+        })
     })?;
     let other = events.iter().filter(|x| x.tid != x.pid).count();
     ensure!(other >= 21, "only {other} events of other threads");

@@ -38,13 +38,7 @@ fn local(family: Family, port: u16) -> SocketAddr {
 
 /// Plays the same with both families in a namespace of its own.
 fn in_both(stage: &mut Stage, play: fn(Family) -> Result<()>) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "datagrams", || {
-            FAMILIES.into_iter().try_for_each(play)
-        })?;
-        Ok(())
-    })?;
+    stage.exact_of("datagrams", || FAMILIES.into_iter().try_for_each(play))?;
     Ok(())
 }
 

@@ -172,19 +172,15 @@ fn a_fast_open_connection_is_reported_once(stage: &mut Stage) -> Result<()> {
 }
 
 fn a_fast_open_that_is_refused_has_one_outcome(stage: &mut Stage) -> Result<()> {
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "refused", || {
-            let closed = loopback(9);
-            fails_with(send_to_open(&Sock::tcp4()?, closed, b"x"), "ECONNREFUSED")?;
-            let closed = "[::1]:9".parse()?;
-            fails_with(send_to_open(&Sock::tcp6()?, closed, b"x"), "ECONNREFUSED")?;
-            let socket = Sock::tcp4()?;
-            socket.raw().set_nonblocking(true)?;
-            fails_with(send_to_open(&socket, loopback(9), b"x"), "EINPROGRESS")?;
-            fails_with(socket.outcome(), "ECONNREFUSED")
-        })?;
-        Ok(())
+    stage.exact_of("refused", || {
+        let closed = loopback(9);
+        fails_with(send_to_open(&Sock::tcp4()?, closed, b"x"), "ECONNREFUSED")?;
+        let closed = "[::1]:9".parse()?;
+        fails_with(send_to_open(&Sock::tcp6()?, closed, b"x"), "ECONNREFUSED")?;
+        let socket = Sock::tcp4()?;
+        socket.raw().set_nonblocking(true)?;
+        fails_with(send_to_open(&socket, loopback(9), b"x"), "EINPROGRESS")?;
+        fails_with(socket.outcome(), "ECONNREFUSED")
     })?;
     Ok(())
 }
@@ -194,15 +190,11 @@ fn a_fast_open_to_an_unreachable_network_is_reported(stage: &mut Stage) -> Resul
         |tier| tier != "tracepoint",
         "connects within sendto that send nothing",
     )?;
-    let netns = stage.netns()?;
-    stage.exact(|stage| {
-        stage.spawn_in(&netns, "unreachable", || {
-            let nowhere = "203.0.113.1:9".parse()?;
-            fails_with(send_to_open(&Sock::tcp4()?, nowhere, b"x"), "ENETUNREACH")?;
-            let nowhere = "[2001:db8::1]:9".parse()?;
-            fails_with(send_to_open(&Sock::tcp6()?, nowhere, b"x"), "ENETUNREACH")
-        })?;
-        Ok(())
+    stage.exact_of("unreachable", || {
+        let nowhere = "203.0.113.1:9".parse()?;
+        fails_with(send_to_open(&Sock::tcp4()?, nowhere, b"x"), "ENETUNREACH")?;
+        let nowhere = "[2001:db8::1]:9".parse()?;
+        fails_with(send_to_open(&Sock::tcp6()?, nowhere, b"x"), "ENETUNREACH")
     })?;
     Ok(())
 }
