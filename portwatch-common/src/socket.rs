@@ -88,6 +88,8 @@ pub mod flag {
     pub const LISTENER: u16 = 1024;
     /// The bind that failed named no address that sockets of this family have.
     pub const NAMELESS: u16 = 2048;
+    /// Came from a listener as one path of an MPTCP connection, which at its end cannot be told any more.
+    pub const SUBFLOW: u16 = 4096;
 }
 
 /// Steps of a connection on its way from the queue of its listener to the process that accepts

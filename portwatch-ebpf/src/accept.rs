@@ -36,10 +36,15 @@ pub fn accepted<M: Memory>(sk: usize, listener: usize) {
     // both on another CPU while this one looks: then it is looked up once more.
     for _ in 0..2 {
         let key = socket::key::<M>(sk);
-        if let Some(socket) = find(sk, key)
-            && unsafe { (*socket).flags } & flag::EARLY == 0
-        {
-            return queued::<M>(sk, key, unsafe { &mut *socket });
+        if let Some(socket) = find(sk, key) {
+            match unsafe { (*socket).flags } & (flag::EARLY | flag::SUBFLOW) {
+                0 => return queued::<M>(sk, key, unsafe { &mut *socket }),
+                // Plain tcp after all.
+                flag::SUBFLOW => {
+                    take_out(key);
+                }
+                _ => {}
+            }
         }
         if !is_stream(protocol::<M>(sk)) || unknown::<M>(sk, key) {
             return;

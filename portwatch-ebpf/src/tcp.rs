@@ -52,6 +52,7 @@ pub fn changed(ctx: &BtfTracePointContext) {
     let sk: usize = ctx.arg(0);
     match (old, new_state) {
         (SYN_SENT | SYN_RECV | LISTEN, ESTABLISHED) if reported(sk) => established(sk, old),
+        (SYN_RECV, ESTABLISHED) if protocol::<Direct>(sk) == IPPROTO_TCP => subflow_came(sk),
         (CLOSE, SYN_SENT) if reported(sk) => connecting(sk),
         (CLOSE, LISTEN) if reported(sk) => listening(sk),
         // Only MPTCP sockets that never got further pass here; tcp ones have tcp_destroy_sock.
@@ -172,6 +173,16 @@ fn established(sk: usize, old: i32) {
     }
 }
 
+/// One that ends in the queue of its listener is no connection of its own.
+#[inline(never)]
+fn subflow_came(sk: usize) {
+    let socket = Socket {
+        flags: flag::SUBFLOW,
+        ..Socket::default()
+    };
+    remember(key::<Direct>(sk), &socket);
+}
+
 /// Success is told by the return of the call: the port may still turn out to be taken.
 #[inline(never)]
 fn listening(sk: usize) {
@@ -211,6 +222,7 @@ fn closed(sk: usize, old: i32) {
             early.flags = flag::LIVE;
             early
         }
+        (Some(subflow), _) if subflow.flags & flag::SUBFLOW != 0 => return,
         (Some(socket), _) => socket,
         (None, SYN_RECV) => return,
         // The others were opened before the probes were there.
@@ -227,7 +239,7 @@ fn closed(sk: usize, old: i32) {
     if socket.flags & flag::CONNECTING != 0 {
         let asked = (socket.raddr, socket.rport);
         fill::<Direct>(sk, socket);
-        if socket.rport == 0 {
+        if asked.1 != 0 && socket.rport == 0 {
             (socket.raddr, socket.rport) = asked;
         }
         // Of MPTCP its subflow knows.

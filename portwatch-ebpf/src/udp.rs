@@ -103,6 +103,8 @@ pub fn has_peer<M: Memory>(sk: usize) -> bool {
 pub fn dissolved<M: Memory>(sk: usize, socket: &mut Socket) {
     let port = socket.lport;
     fill::<M>(sk, socket);
+    // IPv6 sockets keep it.
+    socket.raddr = [0; 2];
     if socket.lport == 0 {
         socket.lport = port;
         socket.flags &= !flag::BOUND;

@@ -155,6 +155,8 @@ impl Processes {
                 // Version 2 may be there, but the limits are set in version 1. It may have been moved since
                 // it was last read.
                 root => (running.then(|| lookup.cgroup_now(owner.tgid)).flatten())
+                    // Version 1 says that also of whoever is about to end.
+                    .filter(|path| path != "/")
                     .or(process.cgroup)
                     .or(root),
             },

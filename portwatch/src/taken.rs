@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Event, Kind, Peer, Proto};
+use crate::event::{Event, Family, Kind, Peer, Proto};
 use crate::row::Row;
 
 /// How long those who left are remembered.
@@ -141,12 +141,20 @@ impl Taken {
         let Some(port) = port(event).filter(|_| found_taken(event)) else {
             return;
         };
-        let rows = self.rows.get(&port).into_iter().flatten();
-        let now = rows.flat_map(|row| {
+        let rows = || self.rows.get(&port).into_iter().flatten();
+        // IPv4 may have the same port.
+        let aside = |row: &&Row| row.v6only == Some(true) && event.family == Some(Family::Ipv4);
+        let now = rows().filter(|row| !aside(row)).flat_map(|row| {
             let holders = row.event.holders.iter().flatten();
             holders.map(|peer| (row.event.laddr, peer))
         });
-        let binders = || self.binders.get(&port).into_iter().flatten();
+        let is_aside = |peer: &Peer| {
+            peer.sock.is_some() && rows().filter(aside).any(|x| x.event.sock == peer.sock)
+        };
+        let binders = || {
+            let all = self.binders.get(&port).into_iter().flatten();
+            all.filter(|x| !is_aside(&x.peer))
+        };
         // From a snapshot of a moment ago they may have left since.
         let left = |peer: &Peer| binders().any(|x| x.left && x.peer.sock == peer.sock);
         let known = |left| {
@@ -249,6 +257,25 @@ mod tests {
         assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
         taken.note(&event(Kind::Close, 62 * SECOND, 12, 3, "127.0.0.1"));
         assert_eq!(holders(&taken, 62 * SECOND, "0.0.0.0"), [(12, Some(3))]);
+    }
+
+    #[test]
+    fn a_listener_of_ipv6_alone_is_in_the_way_of_ipv6_alone() {
+        let mut taken = Taken::default();
+        taken.note(&event(Kind::Bind, SECOND, 10, 100, "::"));
+        let mut row = Row::server(Proto::Tcp, "[::]:80", 10, "nc");
+        row.v6only = Some(true);
+        row.event.sock = Some(100);
+        taken.refresh(vec![row], SECOND);
+        let told = |family, laddr| {
+            let mut failed = event(Kind::Bind, SECOND, 99, 99, laddr);
+            failed.error = Some(libc::EADDRINUSE as u16);
+            failed.family = Some(family);
+            taken.tell(&mut failed);
+            failed.holders.unwrap_or_default().len()
+        };
+        assert_eq!(told(Family::Ipv4, "127.0.0.1"), 0);
+        assert_eq!(told(Family::Ipv6, "::1"), 1);
     }
 
     #[test]

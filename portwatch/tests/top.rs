@@ -27,6 +27,7 @@ fn main() {
         ("keys_filter_freeze_and_explain", false, keys),
         ("another_size_is_another_picture", false, resized),
         ("every_end_gives_the_terminal_back", false, ends),
+        ("a_terminal_that_goes_away_is_a_normal_end", false, gone),
         ("a_session_is_played", false, played),
         ("without_a_terminal_it_says_what_to_do", false, no_terminal),
     ];
@@ -45,6 +46,28 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
+/// Starts `top` on this terminal.
+fn spawn_on(terminal: &OwnedFd, args: &[&str]) -> Child {
+    let end = || Stdio::from(terminal.try_clone().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command
+        .arg("top")
+        .args(args)
+        .env("TERM", "xterm-256color")
+        .stdin(end())
+        .stdout(end())
+        .stderr(end());
+    // SAFETY: both calls may be made between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
 /// `top` on a terminal.
 struct Top {
     child: Child,
@@ -60,24 +83,7 @@ impl Top {
     fn start(args: &[&str]) -> Self {
         let (ours, theirs) = pseudo_terminal();
         let before = settings(&theirs);
-        let end = || Stdio::from(theirs.try_clone().unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-        command
-            .arg("top")
-            .args(args)
-            .env("TERM", "xterm-256color")
-            .stdin(end())
-            .stdout(end())
-            .stderr(end());
-        // SAFETY: both calls may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let child = command.spawn().unwrap();
+        let child = spawn_on(&theirs, args);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(whole(24), whole(80), 0)));
         let (mut output, parser) = (ours.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
@@ -387,6 +393,20 @@ fn ends() {
         top.press(keys);
         top.ended();
     }
+}
+
+fn gone() {
+    let (mut ours, theirs) = pseudo_terminal();
+    let mut child = spawn_on(&theirs, &["--from", "poll"]);
+    drop(theirs);
+    let mut shown = Vec::new();
+    while !shown.windows(4).any(|bytes| bytes == b"quit") {
+        let mut bytes = [0; 4096];
+        let count = ours.read(&mut bytes).unwrap();
+        shown.extend_from_slice(&bytes[..count]);
+    }
+    drop(ours);
+    assert!(child.wait().unwrap().success());
 }
 
 fn no_terminal() {

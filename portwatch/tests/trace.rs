@@ -90,6 +90,7 @@ fn main() {
         ),
         ("an_interval_that_is_not_used_is_told", unused_interval),
         ("an_interrupt_ends_a_trace_with_a_summary", interrupt),
+        ("two_interrupts_at_once_are_one", two_interrupts_at_once),
         (
             "a_second_interrupt_ends_it_though_nobody_reads",
             second_interrupt,
@@ -404,8 +405,21 @@ fn unused_interval() {
 }
 
 fn interrupt() {
+    ends_well(interrupt_it);
+}
+
+/// As timeout(1) sends them.
+fn two_interrupts_at_once() {
+    ends_well(|child| {
+        interrupt_it(child);
+        std::thread::sleep(Duration::from_millis(5));
+        interrupt_it(child);
+    });
+}
+
+fn ends_well(by: impl Fn(&Child)) {
     let (mut child, mut stderr) = start(&mut portwatch(&["trace", "-P", "1"]));
-    interrupt_it(&child);
+    by(&child);
     assert_eq!(wait(&mut child).code(), Some(0));
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
@@ -421,7 +435,7 @@ fn second_interrupt() {
     }
     std::thread::sleep(Duration::from_millis(500));
     interrupt_it(&child);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(800));
     assert!(child.try_wait().unwrap().is_none(), "it should be blocked");
     interrupt_it(&child);
     assert_eq!(wait(&mut child).signal(), Some(libc::SIGINT));

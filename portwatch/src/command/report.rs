@@ -71,7 +71,9 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
     let html = report.html();
     match &to {
         None => match std::io::stdout().write_all(html.as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error)?,
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(error).context("writing to stdout")?;
+            }
             _ => {}
         },
         Some(path) => {

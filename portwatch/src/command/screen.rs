@@ -24,11 +24,22 @@ pub fn style(numeric: bool, to_stdout: bool) -> Style {
     }
 }
 
-/// Columns of the terminal that this descriptor is; `None` when it is none.
+/// Columns of the terminal that this descriptor is; `None` when it is none, or does not know.
 pub fn width(descriptor: i32) -> Option<u16> {
+    size(descriptor)
+        .map(|size| size.ws_col)
+        .filter(|&columns| columns != 0)
+}
+
+/// Whether this descriptor is a terminal that knows its size.
+pub fn has_size(descriptor: i32) -> bool {
+    size(descriptor).is_some_and(|size| size.ws_col != 0 && size.ws_row != 0)
+}
+
+fn size(descriptor: i32) -> Option<libc::winsize> {
     // SAFETY: all zeros is a valid winsize.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes a winsize, which lives until after the call.
     let result = unsafe { libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) };
-    (result == 0).then_some(size.ws_col)
+    (result == 0).then_some(size)
 }

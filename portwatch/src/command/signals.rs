@@ -1,10 +1,11 @@
 //! Signals that end a trace, or are passed on to the command that is traced.
 
 use std::io::Result;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::clock::boot;
 
 pub struct Signals {
     interrupt: Signal,
@@ -18,11 +19,9 @@ impl Signals {
     /// once, whatever it does at that moment: a slow reader of our output must not be in its way.
     pub fn new(command: bool) -> Result<Self> {
         if !command {
-            let second = Arc::new(AtomicBool::new(false));
             for number in [libc::SIGINT, libc::SIGTERM] {
-                // The one that acts is registered first, so it sees what earlier signals set.
-                signal_hook::flag::register_conditional_default(number, Arc::clone(&second))?;
-                signal_hook::flag::register(number, Arc::clone(&second))?;
+                // SAFETY: reads a clock and an atomic number, and ends the program; all of it may be done in a handler.
+                unsafe { signal_hook::low_level::register(number, move || end_if_second(number)) }?;
             }
         }
         let hangup = (!is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
@@ -46,6 +45,20 @@ impl Signals {
             _ = self.terminate.recv() => libc::SIGTERM,
             _ = hangup => libc::SIGHUP,
         }
+    }
+}
+
+/// Ends the program by this signal if there was one before. timeout(1) sends it twice, to its command and then to
+/// the group, which is one to its user.
+fn end_if_second(number: i32) {
+    /// Milliseconds since the machine started; 0: there was none yet.
+    static FIRST: AtomicU64 = AtomicU64::new(0);
+    const ONE: u64 = 500;
+    let now = boot() / 1_000_000;
+    let first = FIRST.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    if first.is_err_and(|first| now.saturating_sub(first) > ONE) {
+        // It does not fail for these two.
+        let _ = signal_hook::low_level::emulate_default_handler(number);
     }
 }
 

@@ -56,7 +56,9 @@ pub fn read(options: &Options) -> Result<Sockets> {
         ..Reading::default()
     };
     let namespaces = match &options.proc_root {
-        Some(root) => reading.tree(root)?,
+        Some(root) => reading
+            .tree(root)
+            .context("--proc-root takes the root of a proc file system")?,
         None => reading.machine()?,
     };
     Ok(Sockets {
@@ -163,8 +165,7 @@ impl Reading {
             if !matches!(first, Some(Ok(()))) {
                 read.next().unwrap_or(Ok(())).with_context(|| {
                     format!(
-                        "{} has no tables of sockets (such as net/tcp): --proc-root takes the root \
-                         of a proc file system",
+                        "{} has no tables of sockets (such as net/tcp)",
                         root.display()
                     )
                 })?;

@@ -136,7 +136,10 @@ impl Records {
             event.laddr = Some(address(v6, socket.laddr));
             event.lport = Some(socket.lport);
         }
-        if socket.rport != 0 {
+        // Elsewhere what is left of a peer has no port.
+        let port_0 = socket.raddr != [0; 2]
+            && (kind == Kind::Connect || kind == Kind::Close && event.proto == Some(Proto::Udp));
+        if socket.rport != 0 || port_0 {
             event.raddr = Some(address(v6, socket.raddr));
             event.rport = Some(socket.rport);
         }

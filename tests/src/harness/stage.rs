@@ -239,16 +239,23 @@ impl Stage {
     /// Traces what `traffic` makes, and compares all of it with the truth, which has to hold
     /// something: a traffic maker that does nothing proves nothing.
     pub fn exact(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<Vec<Event>> {
+        let events = self.seen(traffic)?;
+        self.compared(events, &self.truth()?)
+    }
+
+    /// Everything that is told while `traffic` makes it, for the caller to judge.
+    pub fn seen(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<Vec<Event>> {
         if let Some(shared) = self.shared.clone() {
             shared.borrow_mut().take()?;
             self.made(traffic)?;
-            let events = shared.borrow_mut().take()?;
-            self.compared(events, &self.truth()?)
-        } else {
-            let tracer = self.trace(EVERYTHING)?;
-            self.made(traffic)?;
-            self.judge(&tracer.stop()?)
+            return shared.borrow_mut().take();
         }
+        let tracer = self.trace(EVERYTHING)?;
+        self.made(traffic)?;
+        let run = tracer.stop()?;
+        run.expect_no_skipped_runs()?;
+        run.expect_status(0)?;
+        run.events()
     }
 
     /// The same of one traffic maker in a namespace of its own.

@@ -19,6 +19,7 @@ crate::scenarios! {
     each_refused_connect_has_one_outcome,
     each_refused_non_blocking_connect_has_one_outcome,
     a_connect_to_an_unreachable_network_is_reported,
+    a_connect_to_port_0_is_reported_with_its_address,
     a_connect_closed_before_its_outcome_is_reported_as_cancelled,
     a_connect_under_way_is_announced_once_after_a_second,
     a_connect_that_times_out_is_reported,
@@ -184,6 +185,29 @@ fn a_connect_to_an_unreachable_network_is_reported(stage: &mut Stage) -> Result<
         socket.raw().set_nonblocking(true)?;
         fails_with(socket.connect(v4), "ENETUNREACH")
     })?;
+    Ok(())
+}
+
+fn a_connect_to_port_0_is_reported_with_its_address(stage: &mut Stage) -> Result<()> {
+    let events = stage.exact_of("unset", || {
+        for (socket, local) in [
+            (Sock::tcp4()?, loopback(0)),
+            (Sock::tcp6()?, "[::1]:0".parse()?),
+        ] {
+            fails_with(socket.connect(local), "ECONNREFUSED")?;
+        }
+        for (socket, local) in [
+            (Sock::udp4()?, loopback(0)),
+            (Sock::udp6()?, "[::1]:0".parse()?),
+        ] {
+            socket.connect(local)?;
+        }
+        Ok(())
+    })?;
+    for event in events.iter().filter(|x| x.event == Kind::Connect) {
+        let peer = (event.raddr.map(|x| x.is_loopback()), event.rport);
+        ensure!(peer == (Some(true), Some(0)), "{event:?}");
+    }
     Ok(())
 }
 

@@ -91,8 +91,7 @@ fn bind_and_listen(stage: &mut Stage, sqpoll: bool) -> Result<()> {
 fn an_accept_into_a_slot_is_not_taken_for_another_socket(stage: &mut Stage) -> Result<()> {
     const COUNT: usize = 16;
     let netns = stage.netns()?;
-    let tracer = stage.trace(&[])?;
-    stage.spawn_in(&netns, "ringer", || {
+    let play = || {
         let mut ring = Ring::new(false)?;
         ring.register_slots(1024)?;
         let mut clients = Vec::new();
@@ -106,9 +105,8 @@ fn an_accept_into_a_slot_is_not_taken_for_another_socket(stage: &mut Stage) -> R
             ring.accept_into_slot(&listener)?;
         }
         Ok(())
-    })?;
-    stage.join()?;
-    let events = tracer.stop()?.events()?;
+    };
+    let events = stage.seen(|stage| stage.spawn_in(&netns, "ringer", play).map(drop))?;
     let ours = Some(netns.inode());
     let of = |kind| (events.iter()).filter(move |x| x.netns == ours && x.event == kind);
     let clients: HashSet<_> = of(Kind::Connect).map(|x| (x.lport, x.rport)).collect();

@@ -12,7 +12,7 @@ use socket2::SockAddr;
 
 use super::connecting::{fails_with, loopback};
 use super::families::converse;
-use crate::harness::event::{Family, Kind, Proto};
+use crate::harness::event::{Event, Family, Kind, Proto};
 use crate::harness::meeting::Mailbox;
 use crate::harness::process::cannot;
 use crate::harness::socket::{Sock, tcp_info};
@@ -21,6 +21,7 @@ use crate::harness::stage::Stage;
 crate::scenarios! {
     an_mptcp_connection_is_reported_once,
     an_mptcp_connect_that_fails_is_reported_once,
+    an_mptcp_connection_that_ends_in_the_queue_is_the_clients_alone,
     a_fast_open_connection_is_reported_once,
     a_fast_open_that_is_refused_has_one_outcome,
     a_fast_open_to_an_unreachable_network_is_reported,
@@ -79,6 +80,45 @@ fn an_mptcp_connect_that_fails_is_reported_once(stage: &mut Stage) -> Result<()>
         })?;
         Ok(())
     })?;
+    Ok(())
+}
+
+fn an_mptcp_connection_that_ends_in_the_queue_is_the_clients_alone(
+    stage: &mut Stage,
+) -> Result<()> {
+    let netns = stage.netns()?;
+    let play = || {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let listener = mptcp(family)?;
+            listener.bind(match family {
+                Family::Ipv4 => loopback(8080),
+                Family::Ipv6 => "[::1]:8080".parse()?,
+            })?;
+            listener.listen(5)?;
+            let clients = [mptcp(family)?, mptcp(family)?];
+            for client in &clients {
+                client.connect(listener.address())?;
+            }
+            drop(listener);
+            for client in &clients {
+                client.drain()?;
+            }
+        }
+        Ok(())
+    };
+    let mut events = stage.seen(|stage| stage.spawn_in(&netns, "multipath", play).map(drop))?;
+    events.retain(|x| x.netns == Some(netns.inode()));
+    for (kind, due) in [
+        (Kind::Connect, 4),
+        (Kind::Accept, 0),
+        (Kind::Close, 6),
+        (Kind::Reset, 0),
+    ] {
+        let told = events.iter().filter(|x| x.event == kind).count();
+        ensure!(told == due, "{told} {kind:?}");
+    }
+    let ours = |x: &Event| x.proto == Some(Proto::Mptcp) && x.pid.is_some();
+    ensure!(events.iter().all(ours), "{events:?}");
     Ok(())
 }
 

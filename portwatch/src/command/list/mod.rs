@@ -158,7 +158,12 @@ pub fn style(numeric: bool) -> Style {
     Style {
         colour: lines.colour,
         numeric,
-        width: screen::width(libc::STDOUT_FILENO).map_or(80, usize::from),
+        width: match screen::width(libc::STDOUT_FILENO) {
+            Some(width) => width.into(),
+            None if screen::is_shown(true) => 80,
+            // There is room, but one long value should not make all lines long.
+            None => 240,
+        },
         zone: lines.zone,
         now: now(),
         netns: own_netns(),

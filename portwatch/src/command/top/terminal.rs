@@ -2,12 +2,16 @@
 
 use std::io::IsTerminal as _;
 use std::ops::{Deref, DerefMut};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ratatui::DefaultTerminal;
 
-/// A terminal that shows our screen. Dropped, it is as it was before; after a panic, too.
-pub struct Terminal(DefaultTerminal);
+use crate::command::screen;
+
+/// A terminal that shows our screen. Dropped, it is as it was before; after a panic, too. `None` only then.
+pub struct Terminal(Option<DefaultTerminal>);
 
 impl Terminal {
     /// Whether there is a terminal that can be taken.
@@ -24,11 +28,20 @@ impl Terminal {
                 "top needs a terminal that can move its cursor (TERM is dumb or empty); {instead}"
             );
         }
-        Ok(())
+        // Whoever made it may be about to tell it.
+        for _ in 0..10 {
+            if screen::has_size(libc::STDOUT_FILENO) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        bail!("this terminal does not know its size; tell it: stty rows 24 cols 80")
     }
 
     pub fn enter() -> Result<Self> {
-        ratatui::try_init().map(Self).context("taking the terminal")
+        let taken = ratatui::try_init().context("taking the terminal")?;
+        std::thread::spawn(end_with_terminal);
+        Ok(Self(Some(taken)))
     }
 
     /// Gives the terminal back to the shell, as Ctrl-Z does, and takes it again when it wakes us.
@@ -37,16 +50,32 @@ impl Terminal {
         // SAFETY: no memory is involved; nothing handles the signal, so it stops this process.
         unsafe { libc::raise(libc::SIGTSTP) };
         // Only what is inside: dropping ourselves would give it back once more.
-        self.0 = ratatui::try_init().context("taking the terminal")?;
-        self.0.clear().context("clearing the terminal")
+        self.0 = Some(ratatui::try_init().context("taking the terminal")?);
+        self.clear().context("clearing the terminal")
     }
+}
+
+/// Ends the program when the terminal goes away. Mostly it has ended by then, since that comes with SIGHUP; but
+/// what reads the keys may see it first, and tries to read for ever.
+fn end_with_terminal() {
+    let mut terminal = libc::pollfd {
+        fd: libc::STDOUT_FILENO,
+        // That it is gone is told without being asked.
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one structure, which lives longer than the call.
+    while unsafe { libc::poll(&raw mut terminal, 1, -1) } != 1 {}
+    sleep(Duration::from_secs(1));
+    std::process::exit(0);
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
         // A panic has done so already, and the cursor must not go back over what it said.
-        if !std::thread::panicking() {
-            ratatui::restore();
+        if !std::thread::panicking() && ratatui::try_restore().is_err() {
+            // It is gone, and dropping what is inside would complain on stderr, which may be gone with it.
+            std::mem::forget(self.0.take());
         }
     }
 }
@@ -55,12 +84,12 @@ impl Deref for Terminal {
     type Target = DefaultTerminal;
 
     fn deref(&self) -> &DefaultTerminal {
-        &self.0
+        self.0.as_ref().expect("there until it is dropped")
     }
 }
 
 impl DerefMut for Terminal {
     fn deref_mut(&mut self) -> &mut DefaultTerminal {
-        &mut self.0
+        self.0.as_mut().expect("there until it is dropped")
     }
 }
