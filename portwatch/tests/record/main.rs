@@ -11,7 +11,6 @@ mod truth;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use libtest_mimic::{Arguments, Trial};
 use portwatch::session::{self, Session};
 use rusqlite::types::FromSql;
+use socket2::SockRef;
 use tempfile::TempDir;
 
 use program::{outcome, portwatch};
@@ -191,21 +191,8 @@ fn connection(listener: &TcpListener) -> u16 {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     let port = client.local_addr().unwrap().port();
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    // SAFETY: the descriptor is open, and the value is of the size told.
-    let set = unsafe {
-        libc::setsockopt(
-            client.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of_val(&linger) as libc::socklen_t,
-        )
-    };
-    assert_eq!(set, 0);
+    let at_once = Some(Duration::ZERO);
+    SockRef::from(&client).set_linger(at_once).unwrap();
     drop(client);
     drop(server);
     port

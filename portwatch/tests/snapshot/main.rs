@@ -6,12 +6,13 @@ mod sockets;
 mod trees;
 
 use std::fs;
-use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use libtest_mimic::{Arguments, Trial};
 use portwatch::row::Row;
 use portwatch::snapshot::{Options, Snapshot, take};
+use socket2::SockRef;
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(processes::WITHOUT_FIRST_THREAD) {
@@ -195,21 +196,8 @@ fn inode(socket: &impl AsRawFd) -> u64 {
 }
 
 /// The kernel's cookie, from the socket itself.
-fn cookie(socket: &impl AsRawFd) -> u64 {
-    let mut cookie = 0_u64;
-    let mut length: libc::socklen_t = 8;
-    // SAFETY: writes at most 8 bytes into a number that has as many.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut cookie).cast(),
-            &mut length,
-        )
-    };
-    assert_eq!(result, 0);
-    cookie
+fn cookie(socket: &impl AsFd) -> u64 {
+    SockRef::from(socket).cookie().unwrap()
 }
 
 fn own_netns() -> u32 {

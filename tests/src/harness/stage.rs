@@ -243,6 +243,16 @@ impl Stage {
         self.compared(events, &self.truth()?)
     }
 
+    /// The same of one traffic maker in a namespace of its own.
+    pub fn exact_of(
+        &mut self,
+        comm: &str,
+        body: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<Event>> {
+        let netns = self.netns()?;
+        self.exact(|stage| stage.spawn_in(&netns, comm, body).map(drop))
+    }
+
     /// Everything that is told while `traffic` makes it, for the caller to judge.
     pub fn seen(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<Vec<Event>> {
         if let Some(shared) = self.shared.clone() {
@@ -253,19 +263,8 @@ impl Stage {
         let tracer = self.trace(EVERYTHING)?;
         self.made(traffic)?;
         let run = tracer.stop()?;
-        run.expect_no_skipped_runs()?;
-        run.expect_status(0)?;
+        run.expect_complete()?;
         run.events()
-    }
-
-    /// The same of one traffic maker in a namespace of its own.
-    pub fn exact_of(
-        &mut self,
-        comm: &str,
-        body: impl FnOnce() -> Result<()>,
-    ) -> Result<Vec<Event>> {
-        let netns = self.netns()?;
-        self.exact(|stage| stage.spawn_in(&netns, comm, body).map(drop))
     }
 
     fn made(&mut self, traffic: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {

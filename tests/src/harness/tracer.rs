@@ -186,6 +186,13 @@ impl Run {
     }
 
     /// # Errors
+    /// When it did not end well, with nothing missed.
+    pub fn expect_complete(&self) -> Result<()> {
+        self.expect_no_skipped_runs()?;
+        self.expect_status(0)
+    }
+
+    /// # Errors
     /// When stderr lacks one of these words.
     pub fn expect_said(&self, words: &[&str]) -> Result<()> {
         let said = self.stderr.to_lowercase();

@@ -1,13 +1,13 @@
 //! One outcome per attempt to connect, whatever it is.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::harness::event::Kind;
+use crate::harness::event::{Family, Kind, Proto};
 use crate::harness::meeting::{Mailbox, mailboxes};
 use crate::harness::process::spawn;
 use crate::harness::socket::{Sock, error_name, tcp_info};
@@ -29,6 +29,16 @@ crate::scenarios! {
 
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+pub const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// The same of either family.
+pub fn local(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::Ipv4 => loopback(port),
+        Family::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
+    }
 }
 
 /// # Errors
@@ -190,17 +200,10 @@ fn a_connect_to_an_unreachable_network_is_reported(stage: &mut Stage) -> Result<
 
 fn a_connect_to_port_0_is_reported_with_its_address(stage: &mut Stage) -> Result<()> {
     let events = stage.exact_of("unset", || {
-        for (socket, local) in [
-            (Sock::tcp4()?, loopback(0)),
-            (Sock::tcp6()?, "[::1]:0".parse()?),
-        ] {
-            fails_with(socket.connect(local), "ECONNREFUSED")?;
-        }
-        for (socket, local) in [
-            (Sock::udp4()?, loopback(0)),
-            (Sock::udp6()?, "[::1]:0".parse()?),
-        ] {
-            socket.connect(local)?;
+        for family in FAMILIES {
+            let socket = Sock::open(Proto::Tcp, family)?;
+            fails_with(socket.connect(local(family, 0)), "ECONNREFUSED")?;
+            Sock::open(Proto::Udp, family)?.connect(local(family, 0))?;
         }
         Ok(())
     })?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 
 use super::binding::NOBODY;
 use crate::harness::meeting::{Mailbox, mailboxes};
@@ -105,7 +106,7 @@ impl Held {
 
     fn add(
         &mut self,
-        socket: &impl AsRawFd,
+        socket: &impl AsFd,
         (proto, state): (&str, &str),
         local: SocketAddr,
         remote: Option<SocketAddr>,
@@ -118,7 +119,7 @@ impl Held {
             lport: local.port(),
             raddr: remote.map(|x| x.ip()),
             rport: remote.map(|x| x.port()),
-            sock: cookie(socket)?,
+            sock: SockRef::from(socket).cookie()?,
             pid: std::process::id(),
         });
         Ok(())
@@ -127,23 +128,6 @@ impl Held {
     fn save(&self, path: &Path) -> Result<()> {
         Ok(std::fs::write(path, serde_json::to_vec(&self.open)?)?)
     }
-}
-
-fn cookie(socket: &impl AsRawFd) -> Result<u64> {
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes eight bytes.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    ensure!(result == 0, std::io::Error::last_os_error());
-    Ok(cookie)
 }
 
 /// Runs `list -a` as JSON with these flags more, and reads its rows.

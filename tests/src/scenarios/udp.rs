@@ -1,10 +1,8 @@
 //! Datagram sockets: explicit and implicit binds, connects, ends.
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 
-use super::connecting::{fails_with, loopback};
+use super::connecting::{FAMILIES, fails_with, local};
 use crate::harness::event::Family;
 use crate::harness::socket::Sock;
 use crate::harness::stage::Stage;
@@ -20,19 +18,10 @@ crate::scenarios! {
     a_udp_socket_whose_association_was_dissolved_ends_without_a_peer,
 }
 
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
 fn open(family: Family) -> std::io::Result<Sock> {
     match family {
         Family::Ipv4 => Sock::udp4(),
         Family::Ipv6 => Sock::udp6(),
-    }
-}
-
-fn local(family: Family, port: u16) -> SocketAddr {
-    match family {
-        Family::Ipv4 => loopback(port),
-        Family::Ipv6 => (std::net::Ipv6Addr::LOCALHOST, port).into(),
     }
 }
 

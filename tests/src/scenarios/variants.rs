@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use socket2::SockAddr;
 
-use super::connecting::{fails_with, loopback};
+use super::connecting::{FAMILIES, fails_with, local, loopback};
 use super::families::converse;
 use crate::harness::event::{Event, Family, Kind, Proto};
 use crate::harness::meeting::Mailbox;
@@ -88,12 +88,9 @@ fn an_mptcp_connection_that_ends_in_the_queue_is_the_clients_alone(
 ) -> Result<()> {
     let netns = stage.netns()?;
     let play = || {
-        for family in [Family::Ipv4, Family::Ipv6] {
+        for family in FAMILIES {
             let listener = mptcp(family)?;
-            listener.bind(match family {
-                Family::Ipv4 => loopback(8080),
-                Family::Ipv6 => "[::1]:8080".parse()?,
-            })?;
+            listener.bind(local(family, 8080))?;
             listener.listen(5)?;
             let clients = [mptcp(family)?, mptcp(family)?];
             for client in &clients {
