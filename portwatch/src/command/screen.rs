@@ -2,9 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use jiff::tz::TimeZone;
-
 use crate::view::lines::Style;
+use crate::view::time;
 
 /// Whether what is written goes to a terminal.
 pub fn is_shown(to_stdout: bool) -> bool {
@@ -20,7 +19,7 @@ pub fn style(numeric: bool, to_stdout: bool) -> Style {
         colour: screen && !dumb && !set("NO_COLOR"),
         numeric,
         wide: screen && width(libc::STDOUT_FILENO).is_some_and(|width| width >= 140),
-        zone: TimeZone::system(),
+        zone: time::local(),
     }
 }
 

@@ -13,12 +13,12 @@ mod read;
 mod socket;
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use rustc_hash::FxHashMap;
 
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
@@ -80,15 +80,17 @@ pub fn rows(options: &Options) -> Result<Rows> {
         let sockets = scope.spawn(|| {
             let sockets = read(options)?;
             let mut order = Vec::new();
+            let mut listeners = Listeners::default();
             let mut connected = vec![false; usize::from(u16::MAX) + 1];
             for (place, socket, _) in sockets.list.places() {
                 let port = socket.local.1;
                 order.extend(options.in_order.then_some((port, place)));
                 connected[usize::from(port)] |= socket.remote.is_some();
+                listeners.add(&socket);
             }
             // Of ports without connections nobody will ask, and listeners may be many.
-            let asked = |socket: &Socket| connected[usize::from(socket.local.1)];
-            let listeners = Listeners::of(sockets.list.iter().filter(asked));
+            (listeners.0).retain(|&(port, ..)| connected[usize::from(port)]);
+            listeners.0.sort_unstable();
             let order = options.in_order.then(|| sorted(order, &sockets.list));
             Ok::<_, anyhow::Error>((sockets, order, listeners))
         });
@@ -118,7 +120,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         now: clock.wall(boot()),
         listeners,
         owners: Owners::new(root),
-        known: HashMap::new(),
+        known: FxHashMap::default(),
         holders,
         tcp_info: options.tcp_info,
     };
@@ -178,7 +180,7 @@ struct Join {
     listeners: Listeners,
     holders: Holders,
     owners: Owners,
-    known: HashMap<u32, Known>,
+    known: FxHashMap<u32, Known>,
     tcp_info: bool,
 }
 
@@ -242,11 +244,16 @@ pub struct Listeners(Vec<(u16, IpAddr, Option<u32>)>);
 
 impl Listeners {
     pub fn of(sockets: impl IntoIterator<Item = Socket>) -> Self {
-        let listeners = (sockets.into_iter()).filter(|x| x.state == State::Listen);
         let mut places = Self::default();
-        (places.0).extend(listeners.map(|x| (x.local.1, x.local.0, x.netns)));
+        sockets.into_iter().for_each(|socket| places.add(&socket));
         places.0.sort_unstable();
         places
+    }
+
+    /// Adds it out of order, if it is one.
+    fn add(&mut self, socket: &Socket) {
+        let place = (socket.local.1, socket.local.0, socket.netns);
+        (self.0).extend((socket.state == State::Listen).then_some(place));
     }
 
     pub fn extend(&mut self, others: Self) {

@@ -38,6 +38,16 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
+    /// Those of this machine, whose proc file system is there.
+    ///
+    /// # Errors
+    /// As [`Namespaces::of_processes`].
+    pub fn of_machine(root: &Path) -> Result<Self> {
+        let mut all = Self::of_processes(root)?;
+        all.add_mounted();
+        Ok(all)
+    }
+
     /// Those of all processes of a proc file system, and of their threads.
     ///
     /// # Errors
@@ -90,7 +100,7 @@ impl Namespaces {
     }
 
     /// Adds those that are mounted where this process sees it.
-    pub fn add_mounted(&mut self) {
+    fn add_mounted(&mut self) {
         let Ok(mounts) = std::fs::read("/proc/self/mountinfo") else {
             return;
         };

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -84,11 +85,16 @@ impl Reading {
     fn machine(&mut self) -> Result<Namespaces> {
         let own = namespaces::own()?;
         let proc = Path::new("/proc");
-        let mut all = Namespaces::of_processes(proc)?;
-        all.add_mounted();
+        let all = std::thread::scope(|scope| {
+            let others = scope.spawn(|| Namespaces::of_machine(proc));
+            self.namespace(own);
+            others.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })?;
+        if all.known.keys().all(|&netns| netns == own) {
+            return Ok(all);
+        }
         // A thread that has been in other namespaces is good for nothing else.
         let visit = || {
-            self.namespace(own);
             for (&netns, namespace) in all.known.iter().filter(|(netns, _)| **netns != own) {
                 match namespace.enter(netns) {
                     Entry::Inside => self.namespace(netns),

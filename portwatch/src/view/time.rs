@@ -5,6 +5,15 @@ use jiff::tz::TimeZone;
 
 const SECOND: u64 = 1_000_000_000;
 
+/// The time zone of this machine, or the one that the user set.
+pub fn local() -> TimeZone {
+    match (std::env::var_os("TZ"), std::fs::read("/etc/localtime")) {
+        // To learn its name as well, all zones that there are would be looked through.
+        (None, Ok(rules)) => TimeZone::tzif("local", &rules).unwrap_or_else(|_| TimeZone::system()),
+        _ => TimeZone::system(),
+    }
+}
+
 /// RFC 3339 in UTC with nanoseconds: `2026-11-23T03:12:07.000000123Z`.
 #[derive(Debug, Default)]
 pub struct Utc {
@@ -135,6 +144,15 @@ mod tests {
             let mut out = Vec::new();
             utc.push(&mut out, ns);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_zone_without_a_name_has_the_same_times() {
+        for month in 0..12 {
+            let at = zoned(1_700_000_000 + month * 30 * 86_400, &TimeZone::UTC).timestamp();
+            let system = TimeZone::system();
+            assert_eq!(local().to_offset(at), system.to_offset(at), "{at}");
         }
     }
 

@@ -73,7 +73,7 @@ impl Recording {
             runs,
             goes_on,
             path: path.to_owned(),
-            zone: TimeZone::system(),
+            zone: time::local(),
         })
     }
 

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use crossterm::event::{Event as Input, EventStream};
 use futures_util::{FutureExt as _, StreamExt as _};
-use jiff::tz::TimeZone;
 use tokio::time::MissedTickBehavior;
 
 use super::compare::{Compare, Step};
@@ -28,6 +27,7 @@ use crate::service;
 use crate::snapshot::Rows;
 use crate::source::{self, Source, live};
 use crate::table::Limits;
+use crate::view::time;
 use crate::view::top::{Action, Look, Scene, Screen};
 
 use terminal::Terminal;
@@ -60,7 +60,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
         netns: own_netns(),
-        zone: TimeZone::system(),
+        zone: time::local(),
     };
     let limits = Limits {
         closed_ns: u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX),

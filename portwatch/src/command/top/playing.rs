@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use crossterm::event::{Event as Input, EventStream};
 use futures_util::{FutureExt as _, StreamExt as _};
-use jiff::tz::TimeZone;
 use tokio::time::MissedTickBehavior;
 
 use super::player::Player;
@@ -22,6 +21,7 @@ use crate::exit::Exit;
 use crate::row::Row;
 use crate::source::replay::accounts;
 use crate::table::Limits;
+use crate::view::time;
 use crate::view::top::{Action, Look, Play, Screen};
 
 /// Time between two drawings while it plays.
@@ -66,7 +66,7 @@ pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
         netns: netns.or_else(|| home(&part, &open)),
-        zone: TimeZone::system(),
+        zone: time::local(),
     };
     let asks = args.filter != FilterArgs::default();
     let mut screen = Screen::new(look, asks.then_some(rows));

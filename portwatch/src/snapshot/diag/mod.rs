@@ -3,13 +3,14 @@
 
 mod message;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::OwnedFd;
 use rustix::io::retry_on_intr;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustc_hash::FxHashSet;
 
 use self::message::{Found, parse, request};
 use super::packed::Packed;
@@ -59,7 +60,7 @@ fn attempt(query: Query, found: &mut Packed) -> Result<End> {
     let mut buffer = vec![0; BUFFER];
     let (mut interrupted, mut subflows) = (false, false);
     let mut some = Vec::new();
-    let mut cookies = HashSet::new();
+    let mut cookies = FxHashSet::default();
     // Few sockets are bound to one, and those few to the same.
     let mut devices = HashMap::new();
     loop {
