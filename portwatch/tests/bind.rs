@@ -2,13 +2,13 @@
 //! bind is really tried. In a network namespace of its own as root, so that nothing else has ports.
 
 mod elsewhere;
+mod promises;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
 use portwatch::bind::{Attempt, obstacles};
 use portwatch::device::Device;
 use portwatch::event::Proto;
@@ -19,6 +19,7 @@ use portwatch::snapshot::{Options, take};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use elsewhere::listener_elsewhere;
+use promises::{root, run};
 
 /// What is tried on every port: an address, and whether for IPv6 only.
 const ATTEMPTS: [(&str, bool); 8] = [
@@ -33,57 +34,69 @@ const ATTEMPTS: [(&str, bool); 8] = [
 ];
 
 fn main() {
-    let tests: &[(&str, fn())] = &[
-        ("a_listener_stops_what_the_kernel_says_it_stops", listeners),
-        ("an_mptcp_listener_has_a_tcp_port", mptcp),
-        ("a_udp_socket_stops_what_the_kernel_says_it_stops", udp),
-        ("what_is_bound_but_does_not_listen_stops_binds_too", bound),
-        ("a_connection_left_by_its_listener_stops_some", orphan),
-        ("time_wait_stops_only_binds_without_so_reuseaddr", time_wait),
-        (
-            "sockets_of_no_listener_without_so_reuseaddr_stop_all",
-            no_reuse,
-        ),
-        (
-            "a_connection_of_ipv6_may_stop_the_wildcard_of_ipv4",
-            ipv6_connections,
-        ),
-        ("a_free_port_is_free", free),
-        ("another_namespace_has_ports_of_its_own", other_namespace),
-        (
-            "sockets_of_other_devices_of_the_namespace_are_not_in_the_way",
-            devices,
-        ),
-        (
-            "multicast_and_broadcast_are_bound_as_the_kernel_has_it",
-            multicast,
-        ),
-        (
-            "an_address_that_is_not_here_cannot_be_bound_unless_the_namespace_allows_it",
-            addresses,
-        ),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    if root {
+    let root = root();
+    if root.is_none() {
         own_network();
-    } else {
-        for (name, _) in tests.iter().filter(|(name, _)| name.contains("namespace")) {
-            eprintln!("NOT RUN: {name} needs root");
-        }
     }
-    let trials = tests.iter().map(|&(name, test)| {
-        let ignored = !root && name.contains("namespace");
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(ignored)
-    });
-    let mut arguments = Arguments::from_args();
-    // A port that one has just freed must not be picked by another.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    run(
+        &[
+            (
+                "a_listener_stops_what_the_kernel_says_it_stops",
+                None,
+                listeners,
+            ),
+            ("an_mptcp_listener_has_a_tcp_port", None, mptcp),
+            (
+                "a_udp_socket_stops_what_the_kernel_says_it_stops",
+                None,
+                udp,
+            ),
+            (
+                "what_is_bound_but_does_not_listen_stops_binds_too",
+                None,
+                bound,
+            ),
+            ("a_connection_left_by_its_listener_stops_some", None, orphan),
+            (
+                "time_wait_stops_only_binds_without_so_reuseaddr",
+                None,
+                time_wait,
+            ),
+            (
+                "sockets_of_no_listener_without_so_reuseaddr_stop_all",
+                None,
+                no_reuse,
+            ),
+            (
+                "a_connection_of_ipv6_may_stop_the_wildcard_of_ipv4",
+                None,
+                ipv6_connections,
+            ),
+            ("a_free_port_is_free", None, free),
+            (
+                "another_namespace_has_ports_of_its_own",
+                root,
+                other_namespace,
+            ),
+            (
+                "sockets_of_other_devices_of_the_namespace_are_not_in_the_way",
+                root,
+                devices,
+            ),
+            (
+                "multicast_and_broadcast_are_bound_as_the_kernel_has_it",
+                None,
+                multicast,
+            ),
+            (
+                "an_address_that_is_not_here_cannot_be_bound_unless_the_namespace_allows_it",
+                root,
+                addresses,
+            ),
+        ],
+        // A port that one has just freed must not be picked by another.
+        true,
+    )
 }
 
 /// Moves this process into a network namespace where only what is done here happens.
@@ -331,7 +344,7 @@ fn time_wait() {
 
 fn until_time_wait(port: u16) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    let of_port = |row: &&Row| row.event.lport == Some(port);
+    let of_port = |row: &&Row| (row.event.netns, row.event.lport) == (netns(), Some(port));
     while !(snapshot().iter().filter(of_port)).all(|row| row.state == State::TimeWait) {
         assert!(Instant::now() < deadline, "it does not become TIME-WAIT");
         std::thread::sleep(Duration::from_millis(5));

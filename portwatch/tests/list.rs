@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod program;
+mod promises;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,71 +10,60 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use elsewhere::{Elsewhere, listener_elsewhere};
 use program::{outcome, portwatch};
+use promises::{root, run};
 
 const NOBODY: u32 = 65534;
 
 fn main() {
-    let tests: &[(&str, bool, fn())] = &[
-        ("without_a_command_servers_are_listed", false, servers),
-        ("all_shows_every_state", false, every_state),
-        ("filters_and_states_select", false, filters),
-        ("rows_are_in_the_order_asked_for", false, order),
-        ("csv_has_a_row_for_each", false, csv),
-        ("a_group_is_one_row", false, group),
-        ("a_name_that_is_no_text_is_shown_whole", false, name),
-        (
-            "a_group_is_that_of_the_lowest_pid_with_the_queues_of_all",
-            false,
-            workers,
-        ),
-        (
-            "a_group_of_mptcp_is_that_of_the_lowest_pid_with_the_queues_of_all",
-            false,
-            mptcp_workers,
-        ),
-        ("nothing_found_is_a_header_and_no_error", false, nothing),
-        ("wrong_usage_is_exit_code_2", false, wrong_usage),
-        (
-            "a_filter_that_fails_on_a_row_is_a_failure",
-            false,
-            failing_filter,
-        ),
-        ("a_closed_pipe_is_a_normal_end", false, closed_pipe),
-        ("help_that_cannot_be_written_is_a_failure", false, full_disk),
-        ("other_namespaces_are_listed_as_such", true, namespaces),
-        (
-            "an_ordinary_user_gets_one_hint_and_no_error",
-            true,
-            ordinary_user,
-        ),
-        (
-            "a_proc_that_hides_processes_is_in_the_hint",
-            true,
-            hidden_processes,
-        ),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    let trials = tests.iter().map(|&(name, needs_root, test)| {
-        if needs_root && !root {
-            eprintln!("NOT RUN: {name} needs root");
-        }
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(needs_root && !root)
-    });
-    let mut arguments = Arguments::from_args();
-    // What one test forks has the sockets of the others for a moment.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let root = root();
+    run(
+        &[
+            ("without_a_command_servers_are_listed", None, servers),
+            ("all_shows_every_state", None, every_state),
+            ("filters_and_states_select", None, filters),
+            ("rows_are_in_the_order_asked_for", None, order),
+            ("csv_has_a_row_for_each", None, csv),
+            ("a_group_is_one_row", None, group),
+            ("a_name_that_is_no_text_is_shown_whole", None, name),
+            (
+                "a_group_is_that_of_the_lowest_pid_with_the_queues_of_all",
+                None,
+                workers,
+            ),
+            (
+                "a_group_of_mptcp_is_that_of_the_lowest_pid_with_the_queues_of_all",
+                None,
+                mptcp_workers,
+            ),
+            ("nothing_found_is_a_header_and_no_error", None, nothing),
+            ("wrong_usage_is_exit_code_2", None, wrong_usage),
+            (
+                "a_filter_that_fails_on_a_row_is_a_failure",
+                None,
+                failing_filter,
+            ),
+            ("a_closed_pipe_is_a_normal_end", None, closed_pipe),
+            ("help_that_cannot_be_written_is_a_failure", None, full_disk),
+            ("other_namespaces_are_listed_as_such", root, namespaces),
+            (
+                "an_ordinary_user_gets_one_hint_and_no_error",
+                root,
+                ordinary_user,
+            ),
+            (
+                "a_proc_that_hides_processes_is_in_the_hint",
+                root,
+                hidden_processes,
+            ),
+        ],
+        // What one test forks has the sockets of the others for a moment.
+        true,
+    )
 }
 
 /// What it prints, which has to go well.

@@ -2,6 +2,8 @@
 //! namespace of its own, and what comes out has to be of the shape that is shown there. Needs root
 //! and curl; without root these tests are listed as ignored.
 
+mod promises;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
+use promises::{root, run};
 
 const README: &str = include_str!("../../README.md");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -21,29 +23,23 @@ const CLOSED: &str = "127.0.0.1:8081";
 const OPTIONAL: [&str; 3] = ["container", "service", "unit"];
 
 fn main() {
-    let tests: &[(&str, fn())] = &[
-        ("recordings_have_the_shape_of_real_output", recordings),
-        ("examples_run", examples),
-        ("the_table_of_probes_is_that_of_the_plan", table_of_probes),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    if root {
+    let root = root();
+    if root.is_none() {
         own_network();
-    } else {
-        eprintln!("NOT RUN: tracing the kernel needs root");
     }
-    let trials = tests.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(!root)
-    });
-    let mut arguments = Arguments::from_args();
-    // They share ports.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    run(
+        &[
+            ("recordings_have_the_shape_of_real_output", root, recordings),
+            ("examples_run", root, examples),
+            (
+                "the_table_of_probes_is_that_of_the_plan",
+                root,
+                table_of_probes,
+            ),
+        ],
+        // They share ports.
+        true,
+    )
 }
 
 /// Moves this process into a network namespace where only what is done here happens.

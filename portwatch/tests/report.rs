@@ -2,6 +2,8 @@
 //! need the browser are listed as ignored where there is none.
 
 mod made;
+#[expect(dead_code, reason = "none of these needs root")]
+mod promises;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,68 +11,38 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use libtest_mimic::{Arguments, Trial};
 use scraper::{ElementRef, Html, Selector};
 use tempfile::TempDir;
 
-/// What a test needs besides portwatch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    Nothing,
-    Browser,
-    /// Minutes, and a build for speed: `cargo test --release --test report -- --ignored`.
-    Time,
-}
+use promises::run;
 
 fn main() {
-    use Needs::*;
-    let tests: &[(&str, Needs, fn())] = &[
-        (
-            "a_page_is_made_beside_its_session_and_not_overwritten",
-            Nothing,
-            files,
-        ),
-        ("numbers_are_those_of_what_was_recorded", Nothing, numbers),
-        ("a_run_that_was_cut_off_is_told", Nothing, cut_off),
-        (
-            "an_altered_session_is_told_with_exit_code_1",
-            Nothing,
-            altered,
-        ),
-        ("a_table_that_is_a_sample_says_so", Nothing, sampled),
-        ("a_browser_shows_the_page_without_complaint", Browser, shown),
-        ("search_sort_pages_and_details_work", Browser, used),
-        ("hostile_names_do_nothing_in_a_browser", Browser, hostile),
-        ("a_page_of_100000_events_works", Browser, large),
-        ("it_can_be_printed", Browser, printed),
-        (
-            "five_million_events_take_30_s_and_little_memory",
-            Time,
-            huge,
-        ),
-    ];
-    let browser = browser().is_some();
-    let trials = tests.iter().map(|&(name, needs, test)| {
-        let ignored = match needs {
-            Nothing => false,
-            Browser => !browser,
-            Time => true,
-        };
-        if ignored && needs == Browser {
-            eprintln!("NOT RUN: {name} needs chromium");
-        }
-        if ignored && needs == Time {
-            eprintln!(
-                "NOT RUN: {name} takes minutes: cargo test --release --test report -- --ignored"
-            );
-        }
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(ignored)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let browser = browser().is_none().then_some("chromium");
+    let time = Some("minutes: cargo test --release --test report -- --ignored");
+    run(
+        &[
+            (
+                "a_page_is_made_beside_its_session_and_not_overwritten",
+                None,
+                files,
+            ),
+            ("numbers_are_those_of_what_was_recorded", None, numbers),
+            ("a_run_that_was_cut_off_is_told", None, cut_off),
+            ("an_altered_session_is_told_with_exit_code_1", None, altered),
+            ("a_table_that_is_a_sample_says_so", None, sampled),
+            ("a_browser_shows_the_page_without_complaint", browser, shown),
+            ("search_sort_pages_and_details_work", browser, used),
+            ("hostile_names_do_nothing_in_a_browser", browser, hostile),
+            ("a_page_of_100000_events_works", browser, large),
+            ("it_can_be_printed", browser, printed),
+            (
+                "five_million_events_take_30_s_and_little_memory",
+                time,
+                huge,
+            ),
+        ],
+        false,
+    )
 }
 
 fn report(args: &[&str], folder: &Path) -> Output {

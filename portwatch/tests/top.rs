@@ -1,6 +1,8 @@
 //! `portwatch top` as a program on a terminal: what it shows of sockets that these tests opened, and
 //! that it leaves the terminal as it was. The terminal is a pseudo one, with an emulator behind it.
 
+mod promises;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,38 +14,30 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
 use portwatch::event::{Event, Kind, Origin, Proto};
 use portwatch::session;
+
+use promises::{root, run};
 
 /// 2023-11-14 22:13:20 UTC.
 const START: u64 = 1_700_000_000 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 
 fn main() {
-    let tests: &[(&str, bool, fn())] = &[
-        ("sockets_come_and_go", false, come_and_go),
-        ("a_short_life_is_seen", true, short_life),
-        ("keys_filter_freeze_and_explain", false, keys),
-        ("another_size_is_another_picture", false, resized),
-        ("every_end_gives_the_terminal_back", false, ends),
-        ("a_terminal_that_goes_away_is_a_normal_end", false, gone),
-        ("a_session_is_played", false, played),
-        ("without_a_terminal_it_says_what_to_do", false, no_terminal),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("NOT RUN: a_short_life_is_seen: tracing the kernel needs root");
-    }
-    let trials = tests.iter().map(|&(name, needs_root, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(needs_root && !root)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let root = root();
+    run(
+        &[
+            ("sockets_come_and_go", None, come_and_go),
+            ("a_short_life_is_seen", root, short_life),
+            ("keys_filter_freeze_and_explain", None, keys),
+            ("another_size_is_another_picture", None, resized),
+            ("every_end_gives_the_terminal_back", None, ends),
+            ("a_terminal_that_goes_away_is_a_normal_end", None, gone),
+            ("a_session_is_played", None, played),
+            ("without_a_terminal_it_says_what_to_do", None, no_terminal),
+        ],
+        false,
+    )
 }
 
 /// Starts `top` on this terminal.

@@ -3,6 +3,7 @@
 //! scenarios in `tests`.
 
 mod program;
+mod promises;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,9 +11,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
-
 use program::{outcome, portwatch};
+use promises::root;
 
 /// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
 const NETWORK: &str = r#"
@@ -44,83 +44,93 @@ for process in range(5): os.wait()
 "#;
 
 fn main() {
-    let tests: &[(&str, fn())] = &[
-        (
-            "stdout_holds_only_events_when_it_is_a_pipe",
-            stdout_holds_only_events,
-        ),
-        (
-            "write_leaves_stdout_to_the_command",
-            write_leaves_stdout_to_the_command,
-        ),
-        (
-            "only_the_command_and_its_descendants_are_shown",
-            only_descendants,
-        ),
-        (
-            "a_command_in_a_pid_namespace_is_followed_by_polling",
-            in_pid_namespace,
-        ),
-        (
-            "a_command_that_cannot_start_is_told_as_the_shell_does",
-            command_cannot_start,
-        ),
-        (
-            "the_command_runs_as_the_user_who_called_sudo",
-            command_runs_as_caller,
-        ),
-        (
-            "more_sockets_are_followed_than_there_is_room_for_at_first",
-            crowd,
-        ),
-        (
-            "holders_are_told_whatever_kinds_are_asked_for",
-            holders_of_binds_only,
-        ),
-        ("a_program_in_no_directory_has_a_name", in_memory),
-        ("csv_and_text_begin_with_names", header_first),
-        (
-            "it_traces_where_cgroups_are_mounted_for_its_parent_only",
-            without_cgroups,
-        ),
-        ("count_and_duration_end_a_trace", count_and_duration),
-        (
-            "a_filter_that_fails_on_an_event_is_a_failure",
-            failing_filter,
-        ),
-        ("an_interval_that_is_not_used_is_told", unused_interval),
-        ("an_interrupt_ends_a_trace_with_a_summary", interrupt),
-        ("two_interrupts_at_once_are_one", two_interrupts_at_once),
-        (
-            "a_second_interrupt_ends_it_though_nobody_reads",
-            second_interrupt,
-        ),
-        (
-            "capabilities_are_given_up_once_the_probes_are_attached",
-            capabilities,
-        ),
-        ("a_closed_pipe_is_a_normal_end", closed_pipe),
-        ("a_full_disk_is_told", full_disk),
-        (
-            "a_full_disk_does_not_end_the_command",
-            full_disk_with_command,
-        ),
-    ];
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt as _;
-        own.uid() == 0
-    });
-    if !root {
-        eprintln!("NOT RUN: tracing the kernel needs root");
-    }
-    let trials = tests.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(!root)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let root = root();
+    promises::run(
+        &[
+            (
+                "stdout_holds_only_events_when_it_is_a_pipe",
+                root,
+                stdout_holds_only_events,
+            ),
+            (
+                "write_leaves_stdout_to_the_command",
+                root,
+                write_leaves_stdout_to_the_command,
+            ),
+            (
+                "only_the_command_and_its_descendants_are_shown",
+                root,
+                only_descendants,
+            ),
+            (
+                "a_command_in_a_pid_namespace_is_followed_by_polling",
+                root,
+                in_pid_namespace,
+            ),
+            (
+                "a_command_that_cannot_start_is_told_as_the_shell_does",
+                root,
+                command_cannot_start,
+            ),
+            (
+                "the_command_runs_as_the_user_who_called_sudo",
+                root,
+                command_runs_as_caller,
+            ),
+            (
+                "more_sockets_are_followed_than_there_is_room_for_at_first",
+                root,
+                crowd,
+            ),
+            (
+                "holders_are_told_whatever_kinds_are_asked_for",
+                root,
+                holders_of_binds_only,
+            ),
+            ("a_program_in_no_directory_has_a_name", root, in_memory),
+            ("csv_and_text_begin_with_names", root, header_first),
+            (
+                "it_traces_where_cgroups_are_mounted_for_its_parent_only",
+                root,
+                without_cgroups,
+            ),
+            ("count_and_duration_end_a_trace", root, count_and_duration),
+            (
+                "a_filter_that_fails_on_an_event_is_a_failure",
+                root,
+                failing_filter,
+            ),
+            (
+                "an_interval_that_is_not_used_is_told",
+                root,
+                unused_interval,
+            ),
+            ("an_interrupt_ends_a_trace_with_a_summary", root, interrupt),
+            (
+                "two_interrupts_at_once_are_one",
+                root,
+                two_interrupts_at_once,
+            ),
+            (
+                "a_second_interrupt_ends_it_though_nobody_reads",
+                root,
+                second_interrupt,
+            ),
+            (
+                "capabilities_are_given_up_once_the_probes_are_attached",
+                root,
+                capabilities,
+            ),
+            ("a_closed_pipe_is_a_normal_end", root, closed_pipe),
+            ("a_full_disk_is_told", root, full_disk),
+            (
+                "a_full_disk_does_not_end_the_command",
+                root,
+                full_disk_with_command,
+            ),
+        ],
+        false,
+    )
 }
 
 fn run(args: &[&str]) -> Output {

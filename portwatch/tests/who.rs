@@ -1,45 +1,31 @@
 //! `portwatch who` as a program, on sockets that these tests opened.
 
 mod program;
+mod promises;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
 use program::{outcome, portwatch};
+use promises::{root, run};
 
 fn main() {
-    let tests: &[(&str, bool, fn())] = &[
-        ("the_first_line_names_who_listens", false, listener),
-        ("json_tells_of_servers_peers_and_binds", false, json),
-        ("a_free_port_is_told_with_exit_code_0", false, free),
-        ("a_client_is_named_and_no_success_promised", false, client),
-        (
-            "a_connection_of_ipv6_may_be_in_the_way_of_ipv4",
-            false,
-            ipv6,
-        ),
-        ("wait_tells_who_failed_and_who_frees_it", true, wait),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    let trials = tests.iter().map(|&(name, needs_root, test)| {
-        if needs_root && !root {
-            eprintln!("NOT RUN: {name} needs root");
-        }
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(needs_root && !root)
-    });
-    let mut arguments = Arguments::from_args();
-    // A port that one has just freed must not be picked by another.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let root = root();
+    run(
+        &[
+            ("the_first_line_names_who_listens", None, listener),
+            ("json_tells_of_servers_peers_and_binds", None, json),
+            ("a_free_port_is_told_with_exit_code_0", None, free),
+            ("a_client_is_named_and_no_success_promised", None, client),
+            ("a_connection_of_ipv6_may_be_in_the_way_of_ipv4", None, ipv6),
+            ("wait_tells_who_failed_and_who_frees_it", root, wait),
+        ],
+        // A port that one has just freed must not be picked by another.
+        true,
+    )
 }
 
 fn who(args: &[&str]) -> Command {

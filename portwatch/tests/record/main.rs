@@ -6,6 +6,8 @@ mod ends;
 mod files;
 #[path = "../program/mod.rs"]
 mod program;
+#[path = "../promises/mod.rs"]
+mod promises;
 mod signed;
 mod truth;
 
@@ -15,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use libtest_mimic::{Arguments, Trial};
 use portwatch::session::{self, Session};
 use rusqlite::types::FromSql;
 use socket2::SockRef;
 use tempfile::TempDir;
 
 use program::{outcome, portwatch};
+use promises::{root, run};
 
 /// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
 const NETWORK: &str = r#"
@@ -32,61 +34,70 @@ print("hello from the command"); sys.exit(7)
 "#;
 
 fn main() {
-    let tests: &[(&str, fn())] = &[
-        ("a_session_holds_what_was_done", truth::truth),
-        (
-            "processes_are_told_with_start_end_and_hash",
-            truth::processes,
-        ),
-        ("what_is_printed_is_what_is_recorded", truth::printed),
-        (
-            "sockets_that_were_open_before_are_the_first_checkpoint",
-            truth::seed,
-        ),
-        ("append_adds_a_run", files::append),
-        ("files_follow_each_other_and_lose_nothing", files::rotation),
-        ("the_oldest_files_are_deleted", files::oldest_deleted),
-        (
-            "a_killed_recording_has_all_but_the_last_second",
-            ends::killed,
-        ),
-        ("a_full_disk_ends_it_and_not_the_command", ends::full_disk),
-        ("a_disk_that_turns_read_only_ends_it", ends::read_only),
-        ("nothing_is_overwritten", files::overwrites_nothing),
-        ("only_the_owner_may_read_it", files::mode),
-        ("the_exit_code_is_that_of_the_command", ends::exit_code),
-        ("batches_are_signed", signed::signed),
-        ("a_reader_that_leaves_ends_it", ends::reader_leaves),
-        ("capabilities_are_given_up", ends::capabilities),
-        (
-            "what_was_open_before_is_in_the_shortest_recording",
-            truth::shortest,
-        ),
-        ("a_file_that_is_taken_away_ends_it", ends::taken_away),
-    ];
-    let anyone: &[(&str, fn())] = &[
-        ("an_ordinary_user_records_by_polling", truth::polling),
-        ("each_file_has_the_accounts_until_then", files::accounts),
-        ("stdout_is_no_place_for_a_session", files::stdout),
-        (
-            "a_signed_session_is_added_to_with_a_key",
-            signed::signed_appended,
-        ),
-    ];
-    // SAFETY: takes nothing and touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("NOT RUN: tracing the kernel needs root");
-    }
-    let trial = |&(name, test): &(&str, fn())| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    };
-    let trials = tests.iter().map(|x| trial(x).with_ignored_flag(!root));
-    let trials = trials.chain(anyone.iter().map(trial));
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let root = root();
+    run(
+        &[
+            ("a_session_holds_what_was_done", root, truth::truth),
+            (
+                "processes_are_told_with_start_end_and_hash",
+                root,
+                truth::processes,
+            ),
+            ("what_is_printed_is_what_is_recorded", root, truth::printed),
+            (
+                "sockets_that_were_open_before_are_the_first_checkpoint",
+                root,
+                truth::seed,
+            ),
+            ("append_adds_a_run", root, files::append),
+            (
+                "files_follow_each_other_and_lose_nothing",
+                root,
+                files::rotation,
+            ),
+            ("the_oldest_files_are_deleted", root, files::oldest_deleted),
+            (
+                "a_killed_recording_has_all_but_the_last_second",
+                root,
+                ends::killed,
+            ),
+            (
+                "a_full_disk_ends_it_and_not_the_command",
+                root,
+                ends::full_disk,
+            ),
+            ("a_disk_that_turns_read_only_ends_it", root, ends::read_only),
+            ("nothing_is_overwritten", root, files::overwrites_nothing),
+            ("only_the_owner_may_read_it", root, files::mode),
+            (
+                "the_exit_code_is_that_of_the_command",
+                root,
+                ends::exit_code,
+            ),
+            ("batches_are_signed", root, signed::signed),
+            ("a_reader_that_leaves_ends_it", root, ends::reader_leaves),
+            ("capabilities_are_given_up", root, ends::capabilities),
+            (
+                "what_was_open_before_is_in_the_shortest_recording",
+                root,
+                truth::shortest,
+            ),
+            ("a_file_that_is_taken_away_ends_it", root, ends::taken_away),
+            ("an_ordinary_user_records_by_polling", None, truth::polling),
+            (
+                "each_file_has_the_accounts_until_then",
+                None,
+                files::accounts,
+            ),
+            ("stdout_is_no_place_for_a_session", None, files::stdout),
+            (
+                "a_signed_session_is_added_to_with_a_key",
+                None,
+                signed::signed_appended,
+            ),
+        ],
+        false,
+    )
 }
 
 /// A name for a session, and its folder.

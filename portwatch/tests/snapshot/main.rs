@@ -2,6 +2,8 @@
 //! /proc, and trees that look like one, whole and damaged.
 
 mod processes;
+#[path = "../promises/mod.rs"]
+mod promises;
 mod sockets;
 mod trees;
 
@@ -9,144 +11,116 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-use libtest_mimic::{Arguments, Trial};
 use portwatch::row::Row;
 use portwatch::snapshot::{Options, Snapshot, take};
 use socket2::SockRef;
+
+use promises::{root, run};
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(processes::WITHOUT_FIRST_THREAD) {
         processes::without_first_thread();
     }
-    let tests: &[(&str, Needs, fn())] = &[
-        (
-            "listeners_and_connections_are_shown_as_they_are",
-            Needs::Nothing,
-            sockets::as_they_are,
-        ),
-        (
-            "a_connection_that_waits_is_in_its_listeners_queue",
-            Needs::Nothing,
-            sockets::queue,
-        ),
-        (
-            "who_closes_first_stays_in_time_wait_with_no_holder",
-            Needs::Nothing,
-            sockets::time_wait,
-        ),
-        (
-            "a_mapped_connection_is_ipv6_with_ipv4_addresses",
-            Needs::Nothing,
-            sockets::mapped,
-        ),
-        ("mptcp_is_shown_once", Needs::Mptcp, sockets::mptcp),
-        (
-            "listeners_of_mptcp_that_share_an_address_are_all_shown",
-            Needs::Mptcp,
-            sockets::shared_mptcp,
-        ),
-        (
-            "listening_leaves_out_everything_else",
-            Needs::Nothing,
-            sockets::listening,
-        ),
-        (
-            "every_process_that_has_it_open_is_a_holder",
-            Needs::Nothing,
-            processes::all_holders,
-        ),
-        (
-            "a_socket_in_the_namespace_of_a_process_is_shown",
-            Needs::Root,
-            processes::other_namespace,
-        ),
-        (
-            "a_socket_in_the_namespace_of_a_thread_is_shown",
-            Needs::Root,
-            processes::namespace_of_a_thread,
-        ),
-        (
-            "a_device_has_the_name_that_it_has_in_the_namespace_of_the_socket",
-            Needs::Root,
-            processes::devices,
-        ),
-        (
-            "sockets_of_a_process_whose_first_thread_has_ended_are_shown",
-            Needs::Root,
-            processes::first_thread_ended,
-        ),
-        (
-            "a_socket_in_a_mounted_namespace_is_shown",
-            Needs::Root,
-            processes::mounted_namespace,
-        ),
-        ("a_recorded_tree_is_read", Needs::Nothing, trees::recorded),
-        (
-            "a_damaged_tree_gives_the_rest_and_says_what_is_missing",
-            Needs::Nothing,
-            trees::damaged,
-        ),
-        (
-            "in_a_tree_only_regular_files_of_sensible_size_are_read",
-            Needs::Nothing,
-            trees::no_regular_files,
-        ),
-        (
-            "a_tree_without_a_file_of_a_process_tells_the_rest_of_it",
-            Needs::Nothing,
-            trees::incomplete_processes,
-        ),
-        (
-            "a_tree_with_some_tables_says_which_are_missing",
-            Needs::Nothing,
-            trees::some_tables,
-        ),
-        (
-            "a_tree_without_namespaces_is_one",
-            Needs::Nothing,
-            trees::no_namespaces,
-        ),
-        (
-            "a_directory_that_is_no_proc_is_refused",
-            Needs::Nothing,
-            trees::no_proc,
-        ),
-    ];
-    let trials = tests.iter().map(|(name, needs, test)| {
-        let missing = needs.missing();
-        if let Some(missing) = missing {
-            eprintln!("NOT RUN: {name} needs {missing}");
-        }
-        Trial::test(*name, || {
-            test();
-            Ok(())
-        })
-        .with_ignored_flag(missing.is_some())
-    });
-    let mut arguments = Arguments::from_args();
-    // What one test forks has the sockets of the others for a moment.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
-}
-
-/// What a test cannot do without.
-enum Needs {
-    Nothing,
-    Root,
-    Mptcp,
-}
-
-impl Needs {
-    /// What is not there.
-    fn missing(&self) -> Option<&'static str> {
-        // SAFETY: takes nothing and touches no memory.
-        let root = unsafe { libc::geteuid() } == 0;
-        match self {
-            Needs::Root if !root => Some("root"),
-            Needs::Mptcp if mptcp_socket().is_none() => Some("a kernel with MPTCP"),
-            _ => None,
-        }
-    }
+    let root = root();
+    let mptcp = mptcp_socket().is_none().then_some("a kernel with MPTCP");
+    run(
+        &[
+            (
+                "listeners_and_connections_are_shown_as_they_are",
+                None,
+                sockets::as_they_are,
+            ),
+            (
+                "a_connection_that_waits_is_in_its_listeners_queue",
+                None,
+                sockets::queue,
+            ),
+            (
+                "who_closes_first_stays_in_time_wait_with_no_holder",
+                None,
+                sockets::time_wait,
+            ),
+            (
+                "a_mapped_connection_is_ipv6_with_ipv4_addresses",
+                None,
+                sockets::mapped,
+            ),
+            ("mptcp_is_shown_once", mptcp, sockets::mptcp),
+            (
+                "listeners_of_mptcp_that_share_an_address_are_all_shown",
+                mptcp,
+                sockets::shared_mptcp,
+            ),
+            (
+                "listening_leaves_out_everything_else",
+                None,
+                sockets::listening,
+            ),
+            (
+                "every_process_that_has_it_open_is_a_holder",
+                None,
+                processes::all_holders,
+            ),
+            (
+                "a_socket_in_the_namespace_of_a_process_is_shown",
+                root,
+                processes::other_namespace,
+            ),
+            (
+                "a_socket_in_the_namespace_of_a_thread_is_shown",
+                root,
+                processes::namespace_of_a_thread,
+            ),
+            (
+                "a_device_has_the_name_that_it_has_in_the_namespace_of_the_socket",
+                root,
+                processes::devices,
+            ),
+            (
+                "sockets_of_a_process_whose_first_thread_has_ended_are_shown",
+                root,
+                processes::first_thread_ended,
+            ),
+            (
+                "a_socket_in_a_mounted_namespace_is_shown",
+                root,
+                processes::mounted_namespace,
+            ),
+            ("a_recorded_tree_is_read", None, trees::recorded),
+            (
+                "a_damaged_tree_gives_the_rest_and_says_what_is_missing",
+                None,
+                trees::damaged,
+            ),
+            (
+                "in_a_tree_only_regular_files_of_sensible_size_are_read",
+                None,
+                trees::no_regular_files,
+            ),
+            (
+                "a_tree_without_a_file_of_a_process_tells_the_rest_of_it",
+                None,
+                trees::incomplete_processes,
+            ),
+            (
+                "a_tree_with_some_tables_says_which_are_missing",
+                None,
+                trees::some_tables,
+            ),
+            (
+                "a_tree_without_namespaces_is_one",
+                None,
+                trees::no_namespaces,
+            ),
+            (
+                "a_directory_that_is_no_proc_is_refused",
+                None,
+                trees::no_proc,
+            ),
+        ],
+        // What one test forks has the sockets of the others for a moment.
+        true,
+    )
 }
 
 fn mptcp_socket() -> Option<OwnedFd> {

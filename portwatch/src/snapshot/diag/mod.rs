@@ -6,11 +6,11 @@ mod message;
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
+use rustc_hash::FxHashSet;
 use rustix::fd::OwnedFd;
 use rustix::io::retry_on_intr;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustc_hash::FxHashSet;
 
 use self::message::{Found, parse, request};
 use super::packed::Packed;
