@@ -11,7 +11,7 @@ pub mod replay;
 
 use std::sync::mpsc::Sender;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::event::Event;
 use crate::machine::same_numbers;
@@ -77,7 +77,12 @@ impl Source {
         match live {
             Ok(live) => Ok(Source::Live(Box::new(live))),
             Err(error) if options.choice == Choice::Live => Err(error),
-            Err(error) => Ok(Source::Poll(poll()?, Some(error))),
+            Err(error) => match poll() {
+                Ok(poll) => Ok(Source::Poll(poll, Some(error))),
+                Err(polling) => Err(anyhow!(
+                    "neither can it poll ({polling:#}) nor trace: {error:#}"
+                )),
+            },
         }
     }
 
