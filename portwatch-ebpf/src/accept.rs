@@ -14,7 +14,7 @@ use crate::{
     maps::{constant, offset},
     memory::{Direct, Memory, Probe, add},
     owner::owner,
-    socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol},
+    socket::{self, IPPROTO_MPTCP, fill, is_inet, is_stream, new, protocol, sk_of},
     sockets::{EEXIST, find, remember, remember_first, take_out},
     syscall::{Arguments, socket_of},
     tcp::SYN_RECV,
@@ -163,7 +163,7 @@ fn claim(socket: &Socket) -> bool {
 twins! {
     #[fentry(function = "__inet_accept")]
     entry_inet_accept, entry_inet_accept_twin |ctx: FEntryContext| Hook::Accept, ctx.arg(2), 0 => {
-        let listener: usize = unsafe { Direct::read(ctx.arg(0), offset!(socket_sk)) };
+        let listener = sk_of::<Direct>(ctx.arg(0));
         accepted::<Direct>(ctx.arg(2), listener);
     }
 }
@@ -192,8 +192,7 @@ twins! {
 #[kprobe]
 pub fn kprobe_inet_accept(ctx: ProbeContext) -> u32 {
     if let (Some(socket), Some(sk)) = (ctx.arg::<usize>(0), ctx.arg(2)) {
-        let listener: usize = unsafe { Probe::read(socket, offset!(socket_sk)) };
-        accepted::<Probe>(sk, listener);
+        accepted::<Probe>(sk, sk_of::<Probe>(socket));
     }
     0
 }

@@ -16,7 +16,9 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::is_subflow,
     owner::owner,
-    socket::{IPPROTO_TCP, IPPROTO_UDP, Name, is_transport, key, new, number, protocol, read_name},
+    socket::{
+        IPPROTO_TCP, IPPROTO_UDP, Name, is_transport, key, new, number, protocol, read_name, sk_of,
+    },
     sockets::{find, remember},
     syscall::{self, Arguments, socket_of},
     twin::{Hook, twins},
@@ -108,7 +110,7 @@ twins! {
 
 #[inline(always)]
 fn mptcp_bound(ctx: &FExitContext) {
-    let sk: usize = unsafe { Direct::read(ctx.arg(0), offset!(socket_sk)) };
+    let sk = sk_of::<Direct>(ctx.arg(0));
     reached::<Direct>(sk, ctx.arg(1), errno(ctx.arg(3)));
 }
 
@@ -127,7 +129,7 @@ pub fn exit_sys_bind(ctx: FExitContext) -> i32 {
 /// Has the kernel make the socket's cookie. What is found by a descriptor, above, has no type, and may not ask for one.
 #[fentry(function = "security_socket_bind")]
 pub fn entry_socket_bind(ctx: FEntryContext) -> i32 {
-    let sk: usize = unsafe { Direct::read(ctx.arg(0), offset!(socket_sk)) };
+    let sk = sk_of::<Direct>(ctx.arg(0));
     if is_transport::<Direct>(sk) {
         key::<Direct>(sk);
     }
@@ -168,8 +170,7 @@ pub fn kprobe_mptcp_bind(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub fn kretprobe_mptcp_bind(ctx: RetProbeContext) -> u32 {
     if let Some([socket, name]) = call::leave(Call::MptcpBind) {
-        let sk: usize = unsafe { Probe::read(socket, offset!(socket_sk)) };
-        reached::<Probe>(sk, name, errno(ctx.ret()));
+        reached::<Probe>(sk_of::<Probe>(socket), name, errno(ctx.ret()));
     }
     0
 }

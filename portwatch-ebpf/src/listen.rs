@@ -14,7 +14,7 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::{first_subflow, is_subflow},
     owner::owner,
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_transport, key, new, protocol},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_transport, key, new, protocol, sk_of},
     sockets::find,
     twin::{Hook, twins},
 };
@@ -72,11 +72,6 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
         return;
     }
     emit(Kind::Listen, ts, socket, details);
-}
-
-#[inline(always)]
-fn sk_of<M: Memory>(socket: usize) -> usize {
-    unsafe { M::read(socket, offset!(socket_sk)) }
 }
 
 twins! {

@@ -8,7 +8,7 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory},
     owner::{Ids, from_task},
-    socket::{IPPROTO_UDP, is_stream, is_transport, key, new, protocol},
+    socket::{IPPROTO_UDP, is_stream, is_transport, key, new, protocol, sk_of},
     sockets::{find, remember_first},
     tcp::{CLOSE, LISTEN, SYN_SENT},
 };
@@ -33,7 +33,7 @@ pub extern "C" fn open_sockets(ctx: *const TaskFile) -> i32 {
     if socket == 0 {
         return 0;
     }
-    let sk: usize = unsafe { Direct::read(socket, offset!(socket_sk)) };
+    let sk = sk_of::<Direct>(socket);
     if is_transport::<Direct>(sk) {
         found(sk, task);
     }

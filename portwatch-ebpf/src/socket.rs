@@ -52,6 +52,12 @@ pub fn number(sk: usize) -> u64 {
     number
 }
 
+/// The `sock` of a `struct socket`.
+#[inline(always)]
+pub fn sk_of<M: Memory>(socket: usize) -> usize {
+    unsafe { M::read(socket, offset!(socket_sk)) }
+}
+
 #[inline(always)]
 pub fn protocol<M: Memory>(sk: usize) -> u16 {
     unsafe { M::read(sk, offset!(sk_protocol)) }
