@@ -167,7 +167,8 @@ pub enum Entry {
 /// # Errors
 /// When /proc is not there.
 pub fn own() -> Result<u32> {
-    let target = std::fs::read_link("/proc/self/ns/net").context("reading /proc/self/ns/net: is /proc mounted?")?;
+    let target = std::fs::read_link("/proc/self/ns/net")
+        .context("reading /proc/self/ns/net: is /proc mounted?")?;
     inode(target.as_os_str().as_encoded_bytes()).context("/proc/self/ns/net is no namespace")
 }
 
