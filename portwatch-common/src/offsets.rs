@@ -57,6 +57,7 @@ offsets! {
     tcp_is_mptcp: "tcp_sock" "is_mptcp",
     mptcp_first: "mptcp_sock" "first",
     icsk_ulp_data: "inet_connection_sock" "icsk_ulp_data",
+    icsk_pending: "inet_connection_sock" "icsk_pending",
     subflow_conn: "mptcp_subflow_context" "conn",
     task_tgid: "task_struct" "tgid",
     task_pid: "task_struct" "pid",

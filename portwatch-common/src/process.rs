@@ -15,6 +15,8 @@ pub struct ProcessRecord {
     pub tgid: u32,
     /// Thread group id of the parent; 0 for `Exit`.
     pub ppid: u32,
+    /// `Fork`: of the parent's thread group leader, NUL padded. It may have changed since its exec.
+    pub comm: crate::Bytes16,
 }
 
 /// This kernel does not tell how a process ended.
@@ -48,5 +50,5 @@ pub const ARGS_MAX: usize = 4096;
 /// Most bytes of an executable's or cgroup's path.
 pub const PATH_MAX: usize = 4096;
 
-const _: () = assert!(size_of::<ProcessRecord>() == 24);
+const _: () = assert!(size_of::<ProcessRecord>() == 40);
 const _: () = assert!(size_of::<TextRecord>() == 56);

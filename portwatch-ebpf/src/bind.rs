@@ -12,7 +12,6 @@ use portwatch_common::{Kind, flag};
 use crate::{
     call::{self, Call},
     emit::{Details, emit, now},
-    maps::offset,
     memory::{Direct, Memory, Probe},
     mptcp::is_subflow,
     owner::owner,

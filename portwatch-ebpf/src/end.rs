@@ -9,7 +9,7 @@ use crate::{
     emit::{Details, elapsed, emit, now},
     maps::{constant, offset},
     memory::{Direct, Memory},
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, key, tcp_sock},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, key, tcp_sock},
     sockets::{find, forget},
     tcp::{CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, error},
     twin::{Hook, twins},
@@ -29,6 +29,8 @@ impl End {
     /// Of a socket that leaves this state with this error.
     #[inline(always)]
     pub fn new(ts: u64, old: i32, error: u16) -> Self {
+        // What a listener has is left from an attempt to connect before.
+        let error = if old == LISTEN { 0 } else { error };
         End {
             ts,
             cause: cause(old, error),
@@ -130,14 +132,19 @@ pub fn released(sk: usize) {
         && constant(&socket.handover) & (handover::TOLD | handover::ENDED) == handover::TOLD;
     if accepted || socket.flags & (flag::LIVE | flag::BOUND) != 0 {
         let ts = now();
+        let mut error = error(sk);
         if !accepted && socket.flags & flag::LIVE == 0 {
             // Of an attempt that failed.
+            if socket.protocol == IPPROTO_TCP {
+                fill::<Direct>(sk, socket);
+            }
             socket.raddr = [0; 2];
             socket.rport = 0;
+            error = 0;
         }
         let end = End {
             ts,
-            cause: cause(FIN_WAIT2, error(sk)),
+            cause: cause(FIN_WAIT2, error),
             reset: false,
         };
         report_close::<Direct>(sk, socket, ts, end);

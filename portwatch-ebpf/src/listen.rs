@@ -14,7 +14,9 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::{first_subflow, is_subflow},
     owner::owner,
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, is_transport, key, new, protocol, sk_of},
+    socket::{
+        IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, fill, is_transport, key, new, protocol, sk_of,
+    },
     sockets::find,
     twin::{Hook, twins},
 };
@@ -56,11 +58,10 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
     if socket.flags & flag::LISTENING != 0 {
         socket.flags = socket.flags & flag::BOUND | flag::LIVE | flag::LISTENER;
         socket.since = socket.started;
-        let port: u16 = unsafe { M::read(sk, offset!(sk_num)) };
-        if port != 0 {
-            // An unbound socket got it from listen.
-            socket.lport = port;
-        }
+        // An unbound socket got its port from listen; one whose attempt to connect failed has no peer.
+        fill::<M>(sk, socket);
+        socket.raddr = [0; 2];
+        socket.rport = 0;
     } else if socket.flags & flag::LISTENER != 0 {
         // It listens already, from now on with this backlog. Whoever says so, it stays whose it is.
         let told = Socket {

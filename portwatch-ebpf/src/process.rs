@@ -34,12 +34,18 @@ fn forked(ctx: &BtfTracePointContext) {
         )
     };
     if tgid == pid {
-        let ppid = unsafe { Direct::read(parent, offset!(task_tgid)) };
+        let (ppid, leader): (u32, usize) = unsafe {
+            (
+                Direct::read(parent, offset!(task_tgid)),
+                Probe::read(parent, offset!(task_group_leader)),
+            )
+        };
         send_short(
             Kind::Fork,
             ProcessRecord {
                 tgid,
                 ppid,
+                comm: unsafe { Probe::read(leader, offset!(task_comm)) },
                 ..ProcessRecord::default()
             },
         );

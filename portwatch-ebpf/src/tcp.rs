@@ -11,7 +11,7 @@ use crate::{
     emit::{Details, elapsed, emit, now},
     end::{End, ended, released},
     maps::{constant, offset},
-    memory::{Direct, Memory},
+    memory::{Direct, Memory, Probe},
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, key, new, protocol},
@@ -245,7 +245,10 @@ fn closed(sk: usize, old: i32) {
         // Of MPTCP its subflow knows.
         let error = if error == 0 { socket.outcome } else { error };
         let shutdown: u8 = unsafe { Direct::read(sk, offset!(sk_shutdown)) };
-        if error == 0 && shutdown & SHUTDOWN_BOTH != SHUTDOWN_BOTH {
+        // Once its SYN was sent, only another call can end it without an error: shutdown, or
+        // connect to AF_UNSPEC.
+        let timer: u8 = unsafe { Probe::read(sk, offset!(icsk_pending)) };
+        if error == 0 && shutdown & SHUTDOWN_BOTH != SHUTDOWN_BOTH && timer == 0 {
             socket.flags |= flag::FAILED_IN_CALL;
         } else {
             outcome(socket, ts, if error == 0 { ECANCELED } else { error });

@@ -75,7 +75,9 @@ impl Processes {
         });
     }
 
-    pub fn fork(&mut self, parent: u32, child: u32, lookup: &mut impl Lookup) {
+    /// `comm`: the name of the parent, which it may have given itself since it was last heard of.
+    pub fn fork(&mut self, parent: u32, child: u32, comm: Comm, lookup: &mut impl Lookup) {
+        self.rename(parent, comm);
         let process = match self.entry(parent, lookup) {
             Some(entry) => Process {
                 ppid: parent,
@@ -95,12 +97,23 @@ impl Processes {
         );
     }
 
+    fn rename(&mut self, pid: u32, comm: Comm) {
+        if let Some(entry) = self.known.get_mut(&pid)
+            && entry.process.comm.bytes() != comm.bytes()
+        {
+            entry.process.comm = comm;
+            self.generation += 1;
+        }
+    }
+
     pub fn exec(&mut self, pid: u32, mut process: Process) {
         self.generation += 1;
-        if process.cgroup.is_none() {
+        // Version 1 says that of whoever is about to end.
+        if process.cgroup.as_deref().is_none_or(|path| path == "/") {
             // Another program in the same place.
             let before = self.known.get(&pid);
-            process.cgroup = before.and_then(|entry| entry.process.cgroup.clone());
+            let before = before.and_then(|entry| entry.process.cgroup.clone());
+            process.cgroup = before.or(process.cgroup);
         }
         self.known.insert(
             pid,
@@ -261,7 +274,7 @@ mod tests {
     fn a_process_is_known_after_its_end_until_its_number_is_taken() {
         let mut processes = Processes::default();
         processes.exec(10, program(1, "sh"));
-        processes.fork(10, 20, &mut Machine);
+        processes.fork(10, 20, "sh".into(), &mut Machine);
         processes.exec(20, program(10, "nc"));
         processes.exit(20, 5);
         let context = processes.context(&owner(20, 10), &mut Machine);
@@ -275,7 +288,7 @@ mod tests {
             .map(|p| p.comm.as_str())
             .collect();
         assert_eq!(names, ["sh", "init"]);
-        processes.fork(10, 20, &mut Machine);
+        processes.fork(10, 20, "sh".into(), &mut Machine);
         assert_eq!(
             processes
                 .context(&owner(20, 10), &mut Machine)
@@ -283,6 +296,41 @@ mod tests {
                 .as_deref(),
             Some("/bin/sh")
         );
+    }
+
+    #[test]
+    fn a_parent_has_the_name_that_it_had_when_it_forked() {
+        let mut processes = Processes::default();
+        processes.exec(10, program(1, "python"));
+        processes.fork(10, 20, "python".into(), &mut Machine);
+        let names = |processes: &mut Processes, pid| -> Vec<String> {
+            let context = processes.context(&owner(pid, 10), &mut Machine);
+            let parents = context.parents.iter().flatten();
+            parents.map(|parent| parent.comm.clone()).collect()
+        };
+        assert_eq!(names(&mut processes, 20), ["python", "init"]);
+        processes.fork(10, 21, "worker".into(), &mut Machine);
+        for pid in [20, 21] {
+            assert_eq!(names(&mut processes, pid), ["worker", "init"]);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_one_that_ends_is_no_cgroup_to_move_to() {
+        let mut processes = Processes::default();
+        let program = |cgroup: &str| Process {
+            cgroup: Some(cgroup.to_owned()),
+            ..program(1, "sh")
+        };
+        processes.exec(10, program("/docker/1"));
+        processes.exec(10, program("/"));
+        let known = |processes: &mut Processes, pid| {
+            let process = processes.get(pid, &mut Machine);
+            process.and_then(|process| process.cgroup.clone())
+        };
+        assert_eq!(known(&mut processes, 10).as_deref(), Some("/docker/1"));
+        processes.exec(11, program("/"));
+        assert_eq!(known(&mut processes, 11).as_deref(), Some("/"));
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Records {
         }
         match record {
             Record::Fork(fork) => {
-                self.processes.fork(fork.ppid, fork.tgid, &mut self.machine);
+                let parent = comm(fork.comm);
+                (self.processes).fork(fork.ppid, fork.tgid, parent, &mut self.machine);
                 if let Some(followed) = &mut self.followed
                     && followed.contains(&fork.ppid)
                 {
@@ -130,8 +131,13 @@ impl Records {
         };
         let v6 = i32::from(socket.family) == libc::AF_INET6;
         event.family = Some(if v6 { Family::Ipv6 } else { Family::Ipv4 });
-        // A connect that failed early never got a local port; a bind may have asked for port 0.
-        let named = kind == Kind::Bind && socket.flags & flag::NAMELESS == 0;
+        // A connect that failed early never got a local port; a bind may have asked for port 0, and may
+        // have got none until its close (IP_BIND_ADDRESS_NO_PORT).
+        let named = match kind {
+            Kind::Bind => socket.flags & flag::NAMELESS == 0,
+            Kind::Close => socket.laddr != [0; 2],
+            _ => false,
+        };
         if socket.lport != 0 || named {
             event.laddr = Some(address(v6, socket.laddr));
             event.lport = Some(socket.lport);

@@ -21,10 +21,12 @@ crate::scenarios! {
     a_connect_to_an_unreachable_network_is_reported,
     a_connect_to_port_0_is_reported_with_its_address,
     a_connect_closed_before_its_outcome_is_reported_as_cancelled,
+    a_connect_given_up_by_another_call_is_reported_as_cancelled_then,
     a_connect_under_way_is_announced_once_after_a_second,
     a_connect_that_times_out_is_reported,
     a_non_blocking_connect_that_succeeds_is_reported_once,
     a_bound_socket_whose_connect_was_refused_ends_without_a_peer,
+    what_is_left_of_a_failed_connect_is_not_the_listeners,
 }
 
 pub fn loopback(port: u16) -> SocketAddr {
@@ -33,7 +35,18 @@ pub fn loopback(port: u16) -> SocketAddr {
 
 pub const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
-/// The same of either family.
+/// Any address of this machine, of either family.
+fn any(family: Family) -> SocketAddr {
+    SocketAddr::new(
+        match family {
+            Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        },
+        0,
+    )
+}
+
+/// Its loopback address.
 pub fn local(family: Family, port: u16) -> SocketAddr {
     match family {
         Family::Ipv4 => loopback(port),
@@ -251,6 +264,31 @@ fn a_connect_closed_before_its_outcome_is_reported_as_cancelled(stage: &mut Stag
     Ok(())
 }
 
+fn a_connect_given_up_by_another_call_is_reported_as_cancelled_then(
+    stage: &mut Stage,
+) -> Result<()> {
+    stage.exact_of("changeable", || {
+        let (listener, fillers) = full_listener()?;
+        for give_up in [Sock::give_up, Sock::give_up_by_shutdown] {
+            let socket = attempt(&listener)?;
+            give_up(&socket)?;
+            // What it does next has nothing of that.
+            fails_with(socket.connect("203.0.113.1:9".parse()?), "ENETUNREACH")?;
+            fails_with(socket.connect(listener.address()), "EINPROGRESS")?;
+            give_up(&socket)?;
+            socket.bind(loopback(0))?;
+            socket.listen(1)?;
+        }
+        for filler in fillers {
+            let accepted = listener.accept()?;
+            filler.finish()?;
+            accepted.drain()?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 fn a_connect_under_way_is_announced_once_after_a_second(stage: &mut Stage) -> Result<()> {
     stage.exact_of("patient", || {
         let (listener, fillers) = full_listener()?;
@@ -309,6 +347,34 @@ fn a_non_blocking_connect_that_succeeds_is_reported_once(stage: &mut Stage) -> R
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+fn what_is_left_of_a_failed_connect_is_not_the_listeners(stage: &mut Stage) -> Result<()> {
+    let events = stage.exact_of("second_try", || {
+        for family in FAMILIES {
+            for (bound, blocking) in [(false, true), (true, true), (false, false), (true, false)] {
+                let socket = Sock::open(Proto::Tcp, family)?;
+                if bound {
+                    socket.bind(any(family))?;
+                }
+                socket.raw().set_nonblocking(!blocking)?;
+                match socket.connect(local(family, 1)) {
+                    Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                        socket.refused_unnoticed()?;
+                    }
+                    other => fails_with(other, "ECONNREFUSED")?,
+                }
+                if blocking {
+                    socket.listen(1)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    for event in events.iter().filter(|x| x.event != Kind::Connect) {
+        ensure!(event.raddr.is_none(), "{event:?}");
+    }
     Ok(())
 }
 

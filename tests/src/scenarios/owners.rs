@@ -13,7 +13,7 @@ use super::connecting::loopback;
 use super::listeners::expect_listener;
 use super::programs::LISTENER;
 use crate::harness::event::Event;
-use crate::harness::process::cannot;
+use crate::harness::process::{cannot, spawn};
 use crate::harness::socket::Sock;
 use crate::harness::stage::Stage;
 use crate::harness::truth::{Process, text};
@@ -24,6 +24,7 @@ crate::scenarios! {
     hostile_names_arrive_unharmed_in_csv,
     chosen_fields_are_shown_alone_and_in_order,
     parents_are_told_nearest_first,
+    a_parent_has_the_name_that_it_gave_itself,
     the_user_is_named,
     a_container_is_told_from_the_cgroup,
     a_container_is_told_from_a_cgroup_of_version_1,
@@ -168,6 +169,18 @@ fn parents_are_told_nearest_first(stage: &mut Stage) -> Result<()> {
             "{told:?}, but {} is the grandparent",
             runner.ppid
         );
+    }
+    Ok(())
+}
+
+fn a_parent_has_the_name_that_it_gave_itself(stage: &mut Stage) -> Result<()> {
+    let events = stage.exact_of("renamed", || {
+        spawn("child", || Ok(Sock::tcp4()?.bind(loopback(0))?))?.join()
+    })?;
+    for event in events {
+        let parents = event.parents.context("no parents")?;
+        let parent = parents.first().map(|parent| &*parent.comm);
+        ensure!(parent == Some("renamed"), "{parents:?}");
     }
     Ok(())
 }

@@ -11,6 +11,12 @@ use super::{Life, NOBODY, PATIENCE, Sock, State, elapsed_us, error_name, shown, 
 use crate::harness::event::{Family, Kind, Proto};
 use crate::harness::truth::{Span, lock, now};
 
+/// The connect that was under way.
+fn under_way(state: &mut State) -> io::Result<(Span, SocketAddr)> {
+    let none = || io::Error::other("no connect is under way");
+    state.pending.take().ok_or_else(none)
+}
+
 impl Sock {
     /// On a non-blocking socket `EINPROGRESS` is not the outcome: [`Sock::outcome`] waits for it.
     pub fn connect(&self, address: SocketAddr) -> io::Result<()> {
@@ -90,21 +96,57 @@ impl Sock {
         call()
     }
 
+    /// Gives up a connect under way by a connect to nobody.
+    pub fn give_up(&self) -> io::Result<()> {
+        self.cancelled_by(|| self.call(libc::connect, &NOBODY, NOBODY.len()))
+    }
+
+    /// Gives up a connect under way by a shutdown.
+    pub fn give_up_by_shutdown(&self) -> io::Result<()> {
+        self.cancelled_by(|| self.socket.shutdown(std::net::Shutdown::Both))
+    }
+
+    fn cancelled_by(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        call()?;
+        let until = now();
+        let state = &mut lock(&self.state);
+        let (called, address) = under_way(state)?;
+        let error = io::Error::from_raw_os_error(libc::ECANCELED);
+        self.connected(state, (called.0, until), address, Some(&error));
+        Ok(())
+    }
+
     /// Waits for the outcome of a non-blocking connect.
     pub fn outcome(&self) -> io::Result<()> {
-        let mut poll_fd = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
-        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-        if poll(&mut poll_fd, timeout)? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        self.wait_for_outcome()?;
         let error = self.socket.take_error()?;
         let until = now();
         let state = &mut lock(&self.state);
-        let Some((called, address)) = state.pending.take() else {
-            return Err(io::Error::other("no connect is under way"));
-        };
+        let (called, address) = under_way(state)?;
         self.connected(state, (called.0, until), address, error.as_ref());
         error.map_or(Ok(()), Err)
+    }
+
+    /// The same of one that is refused, whose error nobody fetches: it stays with the socket.
+    pub fn refused_unnoticed(&self) -> io::Result<()> {
+        self.wait_for_outcome()?;
+        let until = now();
+        let state = &mut lock(&self.state);
+        let (called, address) = under_way(state)?;
+        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        self.connected(state, (called.0, until), address, Some(&error));
+        // Only who fetches the error gives back the address that the attempt chose.
+        state.local = self.local();
+        Ok(())
+    }
+
+    fn wait_for_outcome(&self) -> io::Result<()> {
+        let mut poll_fd = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        match poll(&mut poll_fd, timeout)? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Expects the announcement of a connect that is still under way after a second.

@@ -105,8 +105,10 @@ impl Sock {
             // a reset ends the socket before its close
             let earliest = if was_reset { since.1 } else { over };
             expected.elapsed_us = Some((elapsed_us(since, (earliest, 0)).0, u64::MAX));
-            if connection && tcp {
+            if tcp {
                 expected.cause = Some(cause);
+            }
+            if connection && tcp {
                 expected.rx_bytes = Some(received);
                 expected.tx_bytes = Some(sent);
                 expected.measured = true;
