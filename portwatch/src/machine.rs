@@ -1,13 +1,15 @@
 //! Answers from this machine: /proc, the cgroup file system and the user database.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::bind::Refusal;
 use crate::clock::Clock;
@@ -309,10 +311,23 @@ pub fn refusal(proto: Proto, addr: IpAddr, device: Option<Device>) -> Option<Ref
     }
 }
 
-/// Whether this process has a capability, by its number in capability.h, in effect.
-pub fn has_capability(number: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = set.and_then(|x| u64::from_str_radix(x.trim(), 16).ok());
-    set.is_some_and(|set| set & 1 << number != 0)
+/// Whether a capability that this thread has in effect counts in the network namespace that it is in: only
+/// where it is held in the user namespace that owns that, or in one above (user_namespaces(7)).
+pub fn has_network_capability(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|own| own.effective.contains(capability)) && network_is_within()
+}
+
+/// Whether the network namespace belongs to this user namespace or to one below it.
+fn network_is_within() -> bool {
+    let Ok(network) = File::open("/proc/thread-self/ns/net") else {
+        return true;
+    };
+    // SAFETY: the descriptor is open, and the request takes nothing else.
+    let owner = unsafe { libc::ioctl(network.as_raw_fd(), libc::NS_GET_USERNS) };
+    if owner < 0 {
+        return std::io::Error::last_os_error().raw_os_error() != Some(libc::EPERM);
+    }
+    // SAFETY: it is open, and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(owner) });
+    true
 }

@@ -205,6 +205,8 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
         outgoing: (rows.iter())
             .filter(of_proto)
             .filter(|row| row.event.rport == Some(question.port))
+            // What came in from that port is the other way round.
+            .filter(|row| row.event.kind != Kind::Accept)
             .filter(|row| {
                 question
                     .addr

@@ -1,19 +1,28 @@
 //! `portwatch who` as a program, on sockets that these tests opened.
 
+mod elsewhere;
 mod program;
 mod promises;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use elsewhere::listener_elsewhere;
 use program::{outcome, portwatch};
 use promises::{root, run};
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(BIND) {
+        bind();
+    }
     let root = root();
+    let lacks = |flags: &[&str]| unshare(flags, "true", &[]).is_none_or(|x| x.0 != Some(0));
+    let user = lacks(&["-Urn"]).then_some("user namespaces and unshare");
+    let pid = lacks(&PID).then_some("root and unshare");
     run(
         &[
             ("the_first_line_names_who_listens", None, listener),
@@ -22,6 +31,26 @@ fn main() {
             ("a_client_is_named_and_no_success_promised", None, client),
             ("a_connection_of_ipv6_may_be_in_the_way_of_ipv4", None, ipv6),
             ("wait_tells_who_failed_and_who_frees_it", root, wait),
+            (
+                "a_privilege_counts_only_where_the_network_namespace_belongs",
+                user,
+                privilege,
+            ),
+            (
+                "owners_outside_of_the_pid_namespace_are_said_to_be_hidden",
+                pid,
+                pid_namespace,
+            ),
+            (
+                "a_namespace_that_cannot_be_entered_is_said_to_be_read_from_proc",
+                root,
+                not_entered,
+            ),
+            (
+                "owners_that_the_kernel_tells_are_not_said_to_be_hidden",
+                root,
+                told_by_the_kernel,
+            ),
         ],
         // A port that one has just freed must not be picked by another.
         true,
@@ -130,7 +159,13 @@ fn client() {
         let conditions = &bind["error_with_reuseaddr_if"];
         assert_eq!(conditions[0], "a socket there has not set SO_REUSEADDR");
     }
-    drop(listener);
+    // The server's end of that connection is no client, whether it is accepted or not.
+    assert_eq!(answer["protocols"][0]["clients"], Value::Array(Vec::new()));
+    let accepted = listener.accept().unwrap();
+    let json = prints(&[&port.to_string(), "-t", "-o", "json"]);
+    let answer: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(answer["protocols"][0]["clients"], Value::Array(Vec::new()));
+    drop((listener, accepted));
 }
 
 fn ipv6() {
@@ -188,4 +223,96 @@ fn wait() {
     // SAFETY: no memory involved; the child is not waited for yet.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// What a program prints in new namespaces, and its exit code; `None` without unshare(1).
+fn unshare(flags: &[&str], program: &str, args: &[&str]) -> Option<(Option<i32>, String, String)> {
+    let mut command = Command::new("unshare");
+    let command = command.args(flags).arg("--").arg(program).args(args);
+    command.stdin(Stdio::null()).output().ok().map(outcome)
+}
+
+/// Runs this program as one that binds to a port that needs a privilege.
+const BIND: &str = "bind-privileged";
+
+/// Says whether that is denied.
+fn bind() -> ! {
+    let error = TcpListener::bind("0.0.0.0:1").err();
+    let denied = error.and_then(|x| x.raw_os_error()) == Some(libc::EACCES);
+    println!("{denied}");
+    std::process::exit(0);
+}
+
+fn privilege() {
+    let own = std::env::current_exe().unwrap();
+    for flags in ["-Ur", "-Urn"] {
+        let (_, truth, _) = unshare(&[flags], own.to_str().unwrap(), &[BIND]).unwrap();
+        let program = env!("CARGO_BIN_EXE_portwatch");
+        let (_, text, stderr) = unshare(&[flags], program, &["who", "1", "-t"]).unwrap();
+        let denied = text.contains("verdict: a bind to 1/tcp fails with EACCES");
+        assert_eq!(denied.to_string(), truth.trim_end(), "{text}{stderr}");
+    }
+}
+
+/// What could not be seen, and the pid of the first server of tcp.
+fn limits_and_owner(json: &str) -> (String, Option<u64>) {
+    let answer: Value = serde_json::from_str(json).unwrap();
+    let owner = answer["protocols"][0]["servers"][0]["pid"].as_u64();
+    (answer["limits"].to_string(), owner)
+}
+
+/// A pid namespace with a /proc of its own.
+const PID: [&str; 3] = ["-p", "-f", "--mount-proc"];
+
+fn pid_namespace() {
+    let (_listener, _, port) = open();
+    let program = env!("CARGO_BIN_EXE_portwatch");
+    let (_, json, stderr) = unshare(&PID, program, &["who", &port, "-t", "-o", "json"]).unwrap();
+    let hidden = "processes outside of this pid namespace cannot be seen: owners of their sockets \
+                  are not shown";
+    let (limits, owner) = limits_and_owner(&json);
+    assert!(limits.contains(hidden), "{json}");
+    assert!(stderr.contains(hidden), "{stderr}");
+    assert_eq!(owner, None);
+}
+
+/// The answer for a tcp port to root without this capability.
+fn answer_without(capability: libc::c_ulong, port: &str) -> String {
+    let mut command = who(&[port, "-t", "-o", "json"]);
+    // SAFETY: one system call, which takes numbers only.
+    let drop = move || match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: only a system call between fork and exec.
+    unsafe { command.pre_exec(drop) };
+    let (code, stdout, stderr) = outcome(command.output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    stdout
+}
+
+fn not_entered() {
+    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+    let (listener, at, port) = open();
+    drop(listener);
+    let elsewhere = listener_elsewhere(at);
+    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_ADMIN, &port));
+    assert_eq!(owner, Some(elsewhere.0.id().into()));
+    let told = "cannot be entered, which needs CAP_SYS_ADMIN, and ";
+    assert!(limits.contains(told), "{limits}");
+    let (limits, _) = limits_and_owner(&prints(&[&port, "-t", "-o", "json"]));
+    assert!(!limits.contains(told), "{limits}");
+}
+
+fn told_by_the_kernel() {
+    const CAP_SYS_PTRACE: libc::c_ulong = 19;
+    let (_listener, _, port) = open();
+    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_PTRACE, &port));
+    // Older kernels do not tell.
+    let shown = owner == Some(std::process::id().into());
+    assert_eq!(
+        limits.contains("owners of their sockets are not shown"),
+        !shown,
+        "{limits}"
+    );
 }

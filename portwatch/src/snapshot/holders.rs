@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::iterator;
 use super::read::{needs_root, plural};
+use crate::machine::same_numbers;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -35,6 +36,10 @@ pub struct Holders {
     pub damaged: usize,
     /// Processes of other users are not even there (hidepid in proc(5)).
     hidden: bool,
+    /// Told by the kernel, which needs no permission of the processes.
+    by_kernel: bool,
+    /// Sockets of this machine that have an inode and no holder here.
+    pub lonely: usize,
 }
 
 impl Holders {
@@ -44,7 +49,10 @@ impl Holders {
     /// As [`Holders::read`].
     pub fn of_machine() -> Result<Self> {
         match iterator::pairs() {
-            Ok(pairs) => Ok(Self::of_pairs(pairs)),
+            Ok(pairs) => Ok(Self {
+                by_kernel: true,
+                ..Self::of_pairs(pairs)
+            }),
             // Missing permission, an old kernel, a container: /proc does as well.
             Err(_) => Self::read(Path::new("/proc")),
         }
@@ -124,6 +132,18 @@ impl Holders {
                 plural(self.denied, "process", "processes"),
                 needs_root(false)
             ));
+        }
+        if self.lonely > 0 && self.by_kernel {
+            limits.push(format!(
+                "the kernel tells no owner of {}",
+                plural(self.lonely, "socket", "sockets")
+            ));
+        } else if self.lonely > 0 && same_numbers().is_err() {
+            limits.push(
+                "processes outside of this pid namespace cannot be seen: owners of their sockets \
+                 are not shown"
+                    .to_owned(),
+            );
         }
         if self.damaged > 0 {
             limits.push(format!(

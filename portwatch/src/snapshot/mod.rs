@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
+use crate::machine::same_numbers;
 use crate::row::{Row, State};
 
 use packed::{Packed, Place};
@@ -109,10 +110,11 @@ pub fn rows(options: &Options) -> Result<Rows> {
         gaps,
     } = sockets;
     let mut holders = holders?;
-    // A kernel may hide from its iterator too what it lets nobody look into.
-    let is_lonely = |socket: Socket| (socket.inode).is_some_and(|x| holders.of(x).next().is_none());
-    if options.holders && denied > 0 && list.iter().any(is_lonely) {
-        holders.denied = holders.denied.max(denied);
+    // The kernel's own sockets have no holder either, so this only counts where processes are hidden: those
+    // outside of this pid namespace, or from the iterator too what nobody may look into.
+    if options.holders && root.is_none() && (denied > 0 || same_numbers().is_err()) {
+        let inodes = list.iter().filter_map(|socket| socket.inode);
+        holders.lonely = inodes.filter(|&x| holders.of(x).next().is_none()).count();
     }
     limits.extend(holders.limits());
     let clock = Clock::new();

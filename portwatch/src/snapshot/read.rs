@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::CapabilitySet;
 
 use super::diag;
 use super::gap::{Gap, Why};
@@ -17,6 +17,7 @@ use super::packed::Packed;
 use super::socket::Socket;
 use super::{Options, proc};
 use crate::event::{Family, Proto};
+use crate::machine::has_network_capability;
 use crate::row::State;
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -78,6 +79,8 @@ struct Reading {
     gaps: Vec<Gap>,
     /// Nobody told which namespaces there are.
     one_for_all: bool,
+    /// Network namespaces that could not be entered and were read from /proc.
+    from_outside: usize,
 }
 
 impl Reading {
@@ -100,7 +103,9 @@ impl Reading {
                     Entry::Inside => self.namespace(netns),
                     Entry::Gone => {}
                     // What it may not enter it may still be shown.
-                    Entry::Denied if self.first_of(proc, namespace, netns) => {}
+                    Entry::Denied if self.first_of(proc, namespace, netns) => {
+                        self.from_outside += 1;
+                    }
                     Entry::Denied => self.gap(Some(netns), None, Why::Closed),
                 }
             }
@@ -118,8 +123,7 @@ impl Reading {
         let mut found = Packed::default();
         let mut subflows = false;
         // Only to those who may change the network do all kernels say what carries MPTCP.
-        let subflows_are_told =
-            capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::NET_ADMIN));
+        let subflows_are_told = has_network_capability(CapabilitySet::NET_ADMIN);
         for (proto, families) in DUMPS {
             if proto == Proto::Mptcp && subflows_are_told && !subflows {
                 continue;
@@ -287,6 +291,15 @@ impl Reading {
             limits.push(format!(
                 "{} cannot be looked into{remedy}",
                 plural(closed, "network namespace", "network namespaces")
+            ));
+        }
+        if self.from_outside > 0 {
+            limits.push(format!(
+                "{} cannot be entered, which needs CAP_SYS_ADMIN, and {} read from /proc: MPTCP is \
+                 shown as tcp there, and tcp sockets that are only bound, devices, backlogs and \
+                 traffic are missing",
+                plural(self.from_outside, "network namespace", "network namespaces"),
+                if self.from_outside == 1 { "is" } else { "are" }
             ));
         }
         if namespaces.damaged > 0 && !self.one_for_all {

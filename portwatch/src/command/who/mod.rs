@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::thread::CapabilitySet;
 
 use crate::cli::{ReportFormat, SourceChoice, Target, WhoArgs};
 use crate::command::holders::Holders;
@@ -126,8 +127,6 @@ fn started<'a>(rows: impl Iterator<Item = &'a Row>) -> HashMap<u32, u64> {
 
 /// The settings of this namespace; the kernel's defaults where they cannot be read.
 fn rules(question: &Question) -> Rules {
-    /// Of user_namespaces(7): bind to ports below ip_unprivileged_port_start.
-    const CAP_NET_BIND_SERVICE: u32 = 10;
     let setting = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
         text.unwrap_or_default().trim().to_owned()
@@ -145,7 +144,7 @@ fn rules(question: &Question) -> Rules {
         unprivileged_start: setting("ip_unprivileged_port_start")
             .parse()
             .unwrap_or(1024),
-        privileged: machine::has_capability(CAP_NET_BIND_SERVICE),
+        privileged: machine::has_network_capability(CapabilitySet::NET_BIND_SERVICE),
         ephemeral: Span { first, last },
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
         unseen: None,

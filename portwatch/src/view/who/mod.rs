@@ -3,13 +3,13 @@
 mod json;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use crate::errno;
 use crate::event::{Context, Event, Field, Peer, Proto};
 use crate::group;
-use crate::port::{Bind, Question, Report, Rules};
+use crate::port::{Bind, Question, Report, Rules, unique};
 use crate::row::{Column, Row, State};
 use crate::sanitize;
 use crate::view::human;
@@ -86,16 +86,19 @@ impl Answer<'_> {
 
     fn put_no_server(&self, out: &mut String, report: &Report<'_>) {
         let place = words::place(&self.question, report.proto.as_str());
-        let _ = match report.others.is_empty() {
-            true if self.rules.unseen.is_some() => {
+        let others = report.others.iter();
+        let here = others.filter(|row| row.event.netns == self.question.netns);
+        let _ = match here.count() {
+            0 if self.rules.unseen.is_some() => {
                 writeln!(out, "{place}: nobody is known to have it")
             }
-            true => writeln!(out, "{place}: free, nobody has it"),
-            false => writeln!(
+            0 if report.others.is_empty() => writeln!(out, "{place}: free, nobody has it"),
+            0 => writeln!(out, "{place}: free here, nobody has it"),
+            count => writeln!(
                 out,
                 "{place}: nobody {}, but {} it",
                 verb(report.proto),
-                others_have(report.others.len())
+                others_have(count)
             ),
         };
     }
@@ -222,14 +225,7 @@ fn put_peers<'a>(out: &mut String, peers: impl Iterator<Item = &'a Peer>, separa
 }
 
 fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
-    let states = report.states().into_iter().map(|(netns, state, count)| {
-        let elsewhere = match netns == style.netns {
-            true => "",
-            false => " in another namespace",
-        };
-        format!("{count} {state}{elsewhere}")
-    });
-    put_list(out, "sockets", states.collect());
+    put_list(out, "sockets", states(report, style.netns));
     let peers = report.peers().into_iter();
     let peers = peers.map(|(addr, count)| format!("{} ({count})", words::text(addr)));
     put_list(out, "peers", peers.collect());
@@ -244,6 +240,26 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
         format!("{comm}{pid} to {}{times}", words::text(client.raddr))
     });
     put_list(out, "clients here", clients.collect());
+}
+
+/// How many sockets are in which state: in this namespace, then in all others together.
+fn states(report: &Report<'_>, netns: Option<u32>) -> Vec<String> {
+    let states = report.states();
+    let others = states.iter().map(|x| x.0).filter(|&of| of != netns);
+    let elsewhere = match unique(others).len() {
+        1 => " in another namespace",
+        _ => " in other namespaces",
+    };
+    let mut counts = BTreeMap::new();
+    for (of, state, count) in states {
+        *counts.entry((of != netns, state)).or_insert(0) += count;
+    }
+    (counts.into_iter())
+        .map(|((other, state), count)| {
+            let place = if other { elsewhere } else { "" };
+            format!("{count} {state}{place}")
+        })
+        .collect()
 }
 
 /// A line of the first of some things, and how many more there are.

@@ -85,6 +85,13 @@ fn python() -> Row {
     row
 }
 
+/// A connection that was made from here.
+fn client(local: &str, remote: &str) -> Row {
+    let mut row = Row::connection(State::Estab, local, remote, 99, "curl");
+    row.event.kind = Kind::Connect;
+    row
+}
+
 #[test]
 fn a_listener_is_told_in_the_first_line() {
     let connection =
@@ -94,13 +101,7 @@ fn a_listener_is_told_in_the_first_line() {
         connection(State::Estab, "127.0.0.1:40001"),
         connection(State::Estab, "127.0.0.1:40002"),
         connection(State::TimeWait, "127.0.0.2:40003"),
-        Row::connection(
-            State::Estab,
-            "127.0.0.1:40001",
-            "127.0.0.1:8080",
-            99,
-            "curl",
-        ),
+        client("127.0.0.1:40001", "127.0.0.1:8080"),
     ];
     check(
         question(None),
@@ -244,11 +245,6 @@ fn only_time_wait_is_no_obstacle_to_servers() {
 
 #[test]
 fn who_has_a_port_without_serving_is_named_and_success_is_not_promised() {
-    let client = |local: &str, remote: &str| {
-        let mut row = Row::connection(State::Estab, local, remote, 99, "curl");
-        row.event.kind = Kind::Connect;
-        row
-    };
     let verdict = |addr: Option<&str>, port: u16, rows: &[Row]| {
         let question = Question {
             port,
@@ -337,6 +333,61 @@ fn another_namespace_has_its_own_ports() {
               queue        0 of 128 wait to be accepted
             8080/udp: x (pid 56, user root) receives on [::] in another network namespace (blue)
             verdict: 8080/tcp+udp is free here, a bind succeeds: each network namespace has ports of its own
+        "#]],
+    );
+}
+
+#[test]
+fn sockets_of_all_other_namespaces_are_counted_together() {
+    let connection = |netns, state, remote: &str| {
+        let mut row = Row::connection(state, "10.0.0.1:8080", remote, 1, "x");
+        row.event.netns = Some(netns);
+        row
+    };
+    let elsewhere = [
+        connection(2, State::Estab, "10.0.0.2:4000"),
+        connection(2, State::TimeWait, "10.0.0.2:4001"),
+        connection(3, State::Estab, "10.0.0.2:4000"),
+    ];
+    let question = Question {
+        protos: vec![Proto::Tcp],
+        ..question(None)
+    };
+    check(
+        question.clone(),
+        rules(),
+        &elsewhere,
+        expect![[r#"
+            8080/tcp: free here, nobody has it
+              sockets      2 ESTAB in other namespaces, 1 TIME-WAIT in other namespaces
+              peers        10.0.0.2 (3)
+            verdict: 8080/tcp is free: a bind succeeds
+        "#]],
+    );
+    let mut all = elsewhere.to_vec();
+    all.push(connection(1, State::Estab, "10.0.0.2:4000"));
+    check(
+        question.clone(),
+        rules(),
+        &all,
+        expect![[r#"
+            8080/tcp: nobody listens, but 1 other socket has it
+              sockets      1 ESTAB, 2 ESTAB in other namespaces, 1 TIME-WAIT in other namespaces
+              peers        10.0.0.2 (4)
+              bind         0.0.0.0: EADDRINUSE unless both set SO_REUSEADDR (ESTAB of x (pid 1) on 10.0.0.1, which this one includes)
+              bind         [::]: EADDRINUSE unless both set SO_REUSEADDR (ESTAB of x (pid 1) on 10.0.0.1, which this one includes)
+            verdict: a bind to 8080/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but x (pid 1) has it
+        "#]],
+    );
+    check(
+        question,
+        rules(),
+        &all[1..2],
+        expect![[r#"
+            8080/tcp: free here, nobody has it
+              sockets      1 TIME-WAIT in another namespace
+              peers        10.0.0.2 (1)
+            verdict: 8080/tcp is free: a bind succeeds
         "#]],
     );
 }
@@ -530,7 +581,7 @@ fn json(answer: &Answer<'_>) -> serde_json::Value {
 #[test]
 fn json_is_harmless_and_leaves_out_what_is_absent() {
     let local = "127.0.0.1:8080";
-    let mut client = Row::connection(State::Estab, "127.0.0.1:40001", local, 99, "curl");
+    let mut client = client("127.0.0.1:40001", local);
     client.event.pid = None;
     client.event.comm = None;
     let mut evil = python();
