@@ -7,7 +7,7 @@ use aya::maps::MapType;
 use aya::sys::is_map_supported;
 use serde::Serialize;
 
-use crate::probe::cgroup2;
+use crate::probe::{cgroup2, is_in_user_namespace};
 
 /// One thing looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,7 +54,10 @@ pub fn examine() -> Vec<Fact> {
         fact("kernel", State::Ok, kernel()),
         btf(Path::new("/sys/kernel/btf/vmlinux")),
         ring_buffer(),
-        capabilities(&read("/proc/self/status").unwrap_or_default()),
+        capabilities(
+            &read("/proc/self/status").unwrap_or_default(),
+            is_in_user_namespace(),
+        ),
         lockdown(read("/sys/kernel/security/lockdown").as_deref()),
         unprivileged(read("/proc/sys/kernel/unprivileged_bpf_disabled").as_deref()),
         cgroup2(),
@@ -114,13 +117,17 @@ fn ring_buffer() -> Fact {
     }
 }
 
-/// From the text of /proc/self/status.
-fn capabilities(status: &str) -> Fact {
+/// From the text of /proc/self/status. Those that are held in a user namespace do not count.
+fn capabilities(status: &str, in_user_namespace: bool) -> Fact {
     const NAME: &str = "capabilities";
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(mask) = mask.and_then(|x| u64::from_str_radix(x.trim(), 16).ok()) else {
         return fact(NAME, State::Unknown, "/proc/self/status does not tell").fix("mount /proc");
     };
+    if in_user_namespace {
+        let text = "held in a user namespace only, where they do not count for eBPF";
+        return fact(NAME, State::Problem, text).fix("run portwatch as root outside of it");
+    }
     let has = |number: u32| mask >> number & 1 == 1;
     let missing: Vec<_> = CAPABILITIES
         .iter()
@@ -235,12 +242,14 @@ mod tests {
                 "CAP_BPF (to load eBPF programs)",
             ),
         ] {
-            let fact = capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n"));
+            let fact = capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n"), false);
             assert_eq!(fact.state, state, "{mask}");
             assert!(fact.value.contains(named), "{mask}: {}", fact.value);
             assert_eq!(fact.fix.is_some(), state != State::Ok, "{mask}");
         }
-        assert_eq!(capabilities("").state, State::Unknown);
+        assert_eq!(capabilities("", false).state, State::Unknown);
+        let all = capabilities("CapEff:\t000001ffffffffff\n", true);
+        assert_eq!(all.state, State::Problem);
     }
 
     #[test]

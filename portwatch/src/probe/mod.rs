@@ -15,6 +15,7 @@ mod tracefs;
 pub use copies::Skips;
 pub use links::Links;
 pub use load::{Loaded, Settings, load};
+pub use permission::is_in_user_namespace;
 pub use report::{Refusal, Report, Row};
 
 use clap::ValueEnum;
