@@ -1,8 +1,10 @@
 //! The tracing file system, which tells the numbers of tracepoints. Where nobody has mounted it,
 //! it is mounted for as long as it takes to read them, in a mount namespace of our own.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -11,9 +13,12 @@ const PLACES: [&CStr; 2] = [c"/sys/kernel/tracing", c"/sys/kernel/debug/tracing"
 /// Runs `read` with the tracing file system in its place.
 ///
 /// # Errors
-/// When it is not mounted and cannot be.
+/// When it is not mounted and cannot be, or may not be read.
 pub fn with<T: Send>(read: impl FnOnce() -> T + Send) -> Result<T> {
-    if PLACES.iter().any(|place| is_tracefs(place)) {
+    if let Some(place) = PLACES.iter().find(|place| is_tracefs(place)) {
+        let events = Path::new(OsStr::from_bytes(place.to_bytes())).join("events");
+        (events.metadata())
+            .with_context(|| format!("{} needs root or CAP_DAC_READ_SEARCH", events.display()))?;
         return Ok(read());
     }
     // A thread of its own: on the way back to a namespace the current directory would be lost.
