@@ -32,6 +32,7 @@ fn main() {
             ("keys_filter_freeze_and_explain", None, keys),
             ("another_size_is_another_picture", None, resized),
             ("every_end_gives_the_terminal_back", None, ends),
+            ("a_stop_gives_the_terminal_to_the_shell", None, stops),
             ("a_terminal_that_goes_away_is_a_normal_end", None, gone),
             ("a_session_is_played", None, played),
             ("without_a_terminal_it_says_what_to_do", None, no_terminal),
@@ -40,13 +41,17 @@ fn main() {
     )
 }
 
-/// Starts `top` on this terminal.
-fn spawn_on(terminal: &OwnedFd, args: &[&str]) -> Child {
-    let end = || Stdio::from(terminal.try_clone().unwrap());
+/// `top` with these arguments.
+fn top(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
+    command.arg("top").args(args);
     command
-        .arg("top")
-        .args(args)
+}
+
+/// Starts a command on this terminal.
+fn spawn_on(terminal: &OwnedFd, mut command: Command) -> Child {
+    let end = || Stdio::from(terminal.try_clone().unwrap());
+    command
         .env("TERM", "xterm-256color")
         .stdin(end())
         .stdout(end())
@@ -75,9 +80,14 @@ struct Top {
 
 impl Top {
     fn start(args: &[&str]) -> Self {
+        Self::run(top(args))
+    }
+
+    /// Started by this command, or by what that starts.
+    fn run(command: Command) -> Self {
         let (ours, theirs) = pseudo_terminal();
         let before = settings(&theirs);
-        let child = spawn_on(&theirs, args);
+        let child = spawn_on(&theirs, command);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(whole(24), whole(80), 0)));
         let (mut output, parser) = (ours.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
@@ -129,19 +139,33 @@ impl Top {
         unsafe { libc::kill(self.child.id().cast_signed(), number) };
     }
 
+    /// To the one child of what was started.
+    fn signal_child(&self, number: i32) {
+        let shell = self.child.id();
+        let children = format!("/proc/{shell}/task/{shell}/children");
+        let child = std::fs::read_to_string(children).unwrap();
+        // SAFETY: no memory involved; the shell has not waited for its end.
+        unsafe { libc::kill(child.trim().parse().unwrap(), number) };
+    }
+
     /// Waits for its end, which has to be a good one.
     fn ended(mut self) {
         assert!(self.child.wait().unwrap().success());
         self.until("the words at the end", |text| text.contains("complete: "));
+        self.given_back();
+        let after = settings(&self.terminal);
+        let flags = |x: &libc::termios| (x.c_iflag, x.c_oflag, x.c_lflag);
+        assert_eq!(flags(&after), flags(&self.before));
+    }
+
+    /// Looks whether the screen is as it was before.
+    fn given_back(&self) {
         let parser = self.screen.lock().unwrap();
         assert!(
             !parser.screen().alternate_screen(),
             "still the other screen"
         );
         assert!(!parser.screen().hide_cursor(), "the cursor is hidden");
-        let after = settings(&self.terminal);
-        let flags = |x: &libc::termios| (x.c_iflag, x.c_oflag, x.c_lflag);
-        assert_eq!(flags(&after), flags(&self.before));
     }
 }
 
@@ -377,7 +401,7 @@ fn played() {
 }
 
 fn ends() {
-    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
         let top = Top::start(&["--from", "poll"]);
         top.signal(number);
         top.ended();
@@ -389,9 +413,30 @@ fn ends() {
     }
 }
 
+/// By the key and by the signal, under a shell that continues it when a line is typed.
+fn stops() {
+    let script =
+        r#""$0" top --from poll; for i in 1 2; do echo "stopped: $i"; read line; fg; done"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-mc", script, env!("CARGO_BIN_EXE_portwatch")]);
+    let mut top = Top::run(shell);
+    for stop in ["stopped: 1", "stopped: 2"] {
+        match stop {
+            "stopped: 1" => top.press("\x1a"),
+            _ => top.signal_child(libc::SIGTSTP),
+        }
+        top.until("the shell", |text| text.contains(stop));
+        top.given_back();
+        top.press("\n");
+        top.until("the table again", |text| text.contains("q quit"));
+    }
+    top.press("q");
+    top.ended();
+}
+
 fn gone() {
     let (mut ours, theirs) = pseudo_terminal();
-    let mut child = spawn_on(&theirs, &["--from", "poll"]);
+    let mut child = spawn_on(&theirs, top(&["--from", "poll"]));
     drop(theirs);
     let mut shown = Vec::new();
     while !shown.windows(4).any(|bytes| bytes == b"quit") {

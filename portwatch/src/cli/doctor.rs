@@ -13,11 +13,13 @@ use super::{ProbeArgs, ReportFormat};
 #[command(after_long_help = "\
 JSON has these keys:
   portwatch        version
-  facts            what the machine offers: name, state (ok, warning, problem, unknown), value, fix
+  facts            what the machine offers: name, state (ok, warning, problem,
+                   unknown), value, fix
   serves           whether anything can be traced; if not, error says why
   tier             the kind of probes that serves
-  plan             each thing to observe: observe, required, chosen (null when nothing serves),
-                   refused (tier, alternative, error in the kernel's words), loses, fix
+  plan             each thing to observe: observe, required, chosen (null when
+                   nothing serves), refused (tier, alternative, error in the
+                   kernel's words), loses, fix
   missing_members  members of structures that this kernel does not have")]
 pub struct DoctorArgs {
     /// How to print the report

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{EventFilterArgs, When};
+use super::{EventFilterArgs, SPAN, When, elsewhere};
 
 /// Write the events of a session in a format that other tools take
 #[derive(Debug, Args)]
+#[command(arg(elsewhere("at", SPAN)))]
 #[command(after_long_help = "\
 Formats:
   jsonl     an object a line, the same as trace -o json

@@ -43,7 +43,7 @@ pub struct FilterArgs {
     pub ipv6: bool,
 
     /// Names of processes as in ps -o comm, also with * and ?
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub comm: Vec<String>,
 
     /// Network namespaces: inode number, name as in `ip netns`, or a path such as /proc/1/ns/net
@@ -51,14 +51,14 @@ pub struct FilterArgs {
     pub netns: Vec<String>,
 
     /// Containers, by id or its beginning
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub container: Vec<String>,
 
     /// Networks that the address of either end is in: 10.0.0.0/8,2001:db8::/32 or one address
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_net)]
     pub net: Vec<IpNet>,
 
-    /// A CEL expression (https://cel.dev) over the names of the fields: 'lport < 1024 && uid != 0'
+    /// A CEL expression (https://cel.dev): 'lport < 1024 && uid != 0'
     #[arg(long, value_name = "EXPR")]
     pub filter: Option<String>,
 }
@@ -77,6 +77,14 @@ pub struct EventFilterArgs {
 
     #[command(flatten)]
     pub any: FilterArgs,
+}
+
+/// What is empty would match nothing, where a script's variable came out empty.
+fn parse_name(text: &str) -> Result<String, String> {
+    match text.is_empty() {
+        true => Err("it is empty: write names, or leave the flag out to show all".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// One address is the network of just that address. A v4-mapped network is the one of IPv4, as events

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::trace::parse_duration;
-use super::{FilterArgs, MomentArgs, Output, ProbeArgs, SourceArgs};
+use super::{FilterArgs, MOMENT, MomentArgs, Output, ProbeArgs, SourceArgs, elsewhere};
 use crate::row::{Column, State};
 
 /// Show what is in use now: listening tcp and bound udp sockets, and whose they are
@@ -15,47 +15,54 @@ use crate::row::{Column, State};
 /// ordinary user your own processes and what is not hidden. `portwatch` alone is the same. Sockets
 /// that serve one address together (SO_REUSEPORT) are one line with all their processes.
 #[derive(Debug, Args)]
+#[command(args(["since", "until"].map(|name| elsewhere(name, MOMENT))))]
 // One look at what is there follows no events.
 #[command(mut_arg("interval", |arg| arg.requires("duration")))]
 #[command(mut_arg("probes", |arg| arg.requires("duration")))]
 #[command(after_long_help = "\
 Examples:
-  portwatch                                       who listens where
-  portwatch -a -P 443                             every socket with port 443 at either end
+  portwatch                                 who listens where
+  portwatch -a -P 443                       sockets with port 443 at either end
   portwatch list --state close-wait,time-wait
-  portwatch list -a --sort -recv_queue            the longest queue first
-  portwatch list --filter 'note != null'          what is unusual
-  portwatch list -a -d 10s                        after 10 s of following events
+  portwatch list -a --sort -recv_queue      the longest queue first
+  portwatch list --filter 'note != null'    what is unusual
+  portwatch list -a -d 10s                  after 10 s of following events
   portwatch list -a --filter 'state == \"ESTAB\" && !(raddr.startsWith(\"127.\"))'
-  portwatch list --from s.db --at 03:12           of a session, as it was then
+  portwatch list --from s.db --at 03:12     of a session, as it was then
   portwatch list -o json | jq -r 'select(.user == \"root\") | .exe'
 
-Columns of the table: QUEUE is what waits to be read, or of a listener the connections that wait
-to be accepted and its backlog. WHERE is the container, or the namespace when it is not this one.
-SERVICE is the name of the port, then +PIDS of other processes that have the socket open, then what
-is unusual, as !REMARK: a known program on another port, or another program on a known port.
+Columns of the table: QUEUE is what waits to be read, or of a listener the connections that wait to be \
+accepted and its backlog. WHERE is the container, or the namespace when it is not this one. SERVICE is \
+the name of the port, then +PIDS of other processes that have the socket open, then what is unusual, as \
+!REMARK: a known program on another port, or another program on a known port.
 
 Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent values are left out:
-  proto state family laddr lport raddr rport  the socket; state as in ss
-  device                  network interface that it is bound to; in text as in ss, 127.0.0.53%lo:53
-  sock netns inode        socket cookie, network namespace, inode number in /proc/PID/fd
+  proto state family laddr lport raddr rport
+                     the socket; state as in ss
+  device             network interface that it is bound to; in text as in ss,
+                     127.0.0.53%lo:53
+  sock netns inode   socket cookie, network namespace, inode in
+                     /proc/PID/fd
   pid ppid uid user comm exe args parents cgroup container unit
-                          the process that has it open; of several the one with the lowest pid
-  holders                 all processes that have it open: pid, comm, sock
-  since                   bound, listening or established since (RFC 3339, UTC)
+                     the process that has it open; of several the one with the
+                     lowest pid
+  holders            all processes that have it open: pid, comm, sock
+  since              bound, listening or established since (RFC 3339, UTC)
   backlog recv_queue send_queue
-                          recv_queue: bytes not read yet, of a listener connections that wait;
-                          send_queue: bytes not acknowledged yet, of a listener its backlog
+                     recv_queue: bytes not read yet, of a listener connections
+                     that wait; send_queue: bytes not acknowledged yet, of a
+                     listener its backlog
   rtt_us retrans rx_bytes tx_bytes accepted
-                          of a tcp connection; accepted: of a listener
-  service note            name of the port; what is unusual
-A row of several sockets that serve one address has no sock and no inode, its holders have; it has
-the sums of their queues, backlogs and accepted connections, and the owner with the lowest pid.
+                     of a tcp connection; accepted: of a listener
+  service note       name of the port; what is unusual
 
-A value that a row does not have is null in --filter: `note != null` asks for presence, other
+A row of several sockets that serve one address has no sock and no inode, its holders have; it has the \
+sums of their queues, backlogs and accepted connections, and the owner with the lowest pid.
+
+A value that a row does not have is null in --filter: `note != null` asks for presence, other \
 comparisons than != do not match it. More on expressions: portwatch trace --help
 
-Exit codes: 0 fine, also when there is nothing to show; 1 failed, also when --filter could not be
+Exit codes: 0 fine, also when there is nothing to show; 1 failed, also when --filter could not be \
 evaluated on some rows; 2 wrong usage.")]
 pub struct ListArgs {
     /// All states, not only listening tcp and bound udp

@@ -16,9 +16,9 @@ mod who;
 
 use std::ffi::OsString;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, UnknownArgumentValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::event::{Field, Kind};
 use crate::probe::Tier;
@@ -47,24 +47,24 @@ pub use who::{Target, WhoArgs};
 )]
 #[command(after_help = "\
 Which question, which command:
-  who listens where, right now?             portwatch, the same as portwatch list
-  every socket, in every state              portwatch -a
-  who has port 8080, why does bind fail?    portwatch who 8080
-  what happens as it happens?               portwatch trace
-  the same as a table, live on the screen   portwatch top
-  what fails, and why?                      portwatch trace --failed
-  the same, to be asked later on            portwatch record s.db
-  which ports does a command use?           portwatch trace -- npm start
-  what was it like at 03:12?                portwatch list --from s.db --at 03:12
-  a recording as a page to look at?         portwatch report s.db
-  what does a recording tell?               portwatch query s.db 'SELECT … FROM events'
-  is a recording as it was made?            portwatch verify s.db
-  other tools are to have it                portwatch export s.db
-  what can this kernel give?                portwatch doctor
+  who listens where, right now?           portwatch, the same as portwatch list
+  every socket, in every state            portwatch -a
+  who has port 8080, why does bind fail?  portwatch who 8080
+  what happens as it happens?             portwatch trace
+  the same as a table, on the screen      portwatch top
+  what fails, and why?                    portwatch trace --failed
+  the same, to be asked later on          portwatch record s.db
+  which ports does a command use?         portwatch trace -- npm start
+  what was it like at 03:12?              portwatch list --from s.db --at 03:12
+  a recording as a page to look at?       portwatch report s.db
+  what does a recording tell?             portwatch query s.db 'SELECT …'
+  is a recording as it was made?          portwatch verify s.db
+  other tools are to have it              portwatch export s.db
+  what can this kernel give?              portwatch doctor
 
-Without root, list and who show the sockets of this network namespace, with the owners of your own
-processes only; trace and top poll, and miss what is short-lived. Without a command, options are
-those of list. Each command explains itself: portwatch list --help")]
+Without root, list and who show the sockets of this network namespace, with the owners of your own \
+processes only; trace and top poll, and miss what is short-lived. Without a command, options are those \
+of list. Each command explains itself: portwatch list --help")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -164,6 +164,19 @@ impl ProbeChoice {
     }
 }
 
+/// A flag about a session that other commands have, to be told what this one has instead.
+fn elsewhere(name: &'static str, instead: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("TIME")
+        .hide(true)
+        .allow_hyphen_values(true)
+        .value_parser(UnknownArgumentValueParser::suggest(instead))
+}
+
+const MOMENT: &str = "a moment of a session is named with --at";
+const SPAN: &str = "a part of a session is named with --since and --until";
+
 // By hand, as these are spelled by the schema.
 impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
@@ -197,18 +210,19 @@ mod tests {
 
     /// clap breaks lines that are too long for the terminal, so what it is to break has to be whole.
     #[test]
-    fn help_on_sessions_fits_into_80_columns() {
-        for name in ["record", "report", "query", "verify", "export"] {
-            let mut command = Cli::command();
-            let command = command.find_subcommand_mut(name).unwrap();
-            let help = command.get_after_long_help().unwrap().to_string();
+    fn help_fits_into_80_columns() {
+        let portwatch = Cli::command();
+        for command in portwatch.get_subcommands().chain([&portwatch]) {
+            let help = (command.get_after_long_help()).or(command.get_after_help());
+            let help = help.unwrap().to_string();
             let mut lines = help.lines().peekable();
             while let Some(line) = lines.next() {
                 let is_whole = lines
                     .peek()
                     .is_none_or(|next| next.is_empty() || next.starts_with(" "));
                 let is_prose = !line.starts_with(' ') && is_whole;
-                assert!(line.len() <= 80 || is_prose, "{name}: {line}");
+                let fits = line.chars().count() <= 80;
+                assert!(fits || is_prose, "{}: {line}", command.get_name());
             }
         }
     }
@@ -262,10 +276,16 @@ mod tests {
             ("trace -c 0", "'0' is not a number of events from 1"),
             ("trace --since 03:12", "--from <SOURCE>"),
             ("trace --from s.db --until noon", "write 03:12, 03:12:07"),
-            (
-                "list --from s.db --since 03:12",
-                "unexpected argument '--since'",
-            ),
+            ("list --from s.db --since 03:12", "named with --at"),
+            ("list --from s.db --since -1s", "named with --at"),
+            ("who 80 --from s.db --until -1s", "named with --at"),
+            ("trace --from s.db --at -1s", "with --since and --until"),
+            ("export s.db --at -1s", "with --since and --until"),
+            ("query s.db", "query [OPTIONS] <FILE.db> <SQL|--schema>"),
+            ("query s.db x --schema", "cannot be used with"),
+            ("report s.db --events -1", "-1 is not in 1..=1000000"),
+            ("--comm=", "it is empty: write names"),
+            ("trace --container=", "it is empty: write names"),
             ("--at 03:12", "--from <SOURCE>"),
             (
                 "top --from s.db --at 01:00 --since -1m",
@@ -282,6 +302,8 @@ mod tests {
             ("who http", "write 8080, 127.0.0.1:8080 or [::1]:8080"),
             ("trace -t --", "no command after --"),
             ("record s.db --", "no command after --"),
+            ("record s.db --max-files 0", "number of files from 1"),
+            ("record s.db --max-files x", "number of files from 1"),
             ("record s.db --max-age -1", "'-1' is not a time"),
             ("trace -p -1", "'-1' is not a number from 0 to 4294967295"),
             ("-P -1", "'-1' is not a number from 0 to 65535"),

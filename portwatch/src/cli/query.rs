@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::Output;
 
@@ -11,6 +11,9 @@ use super::Output;
 /// One statement that reads: the session cannot be changed through it. Ask the views: events,
 /// listeners, connections, failures, short_lived, processes, runs; --schema shows their columns.
 #[derive(Debug, Args)]
+// clap would put the group before the file.
+#[command(override_usage = "portwatch query [OPTIONS] <FILE.db> <SQL|--schema>")]
+#[command(group(ArgGroup::new("question").args(["sql", "schema"]).required(true)))]
 #[command(after_long_help = "\
 Examples:
   portwatch query s.db --schema
@@ -34,11 +37,7 @@ pub struct QueryArgs {
     pub file: PathBuf,
 
     /// One statement, or - to read it from stdin
-    #[arg(
-        value_name = "SQL",
-        required_unless_present = "schema",
-        conflicts_with = "schema"
-    )]
+    #[arg(value_name = "SQL")]
     pub sql: Option<String>,
 
     /// List the views with their columns

@@ -69,7 +69,7 @@ pub struct RecordArgs {
 
     /// Keep so many of the files made by this recording, the one being written among them, and delete the
     /// oldest
-    #[arg(long, value_name = "N", help_heading = "File")]
+    #[arg(long, value_name = "N", value_parser = parse_files, help_heading = "File")]
     #[arg(allow_negative_numbers = true)]
     pub max_files: Option<NonZeroUsize>,
 
@@ -118,6 +118,10 @@ pub struct RecordArgs {
     /// Run this command and record only what it and its descendants do
     #[arg(last = true, value_name = "COMMAND", help_heading = "Run")]
     pub command: Vec<OsString>,
+}
+
+fn parse_files(text: &str) -> Result<NonZeroUsize, String> {
+    (text.parse()).map_err(|_| format!("'{text}' is not a number of files from 1"))
 }
 
 fn parse_max_size(text: &str) -> Result<u64, String> {

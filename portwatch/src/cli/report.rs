@@ -44,6 +44,7 @@ pub struct ReportArgs {
         help_heading = "Output"
     )]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(allow_negative_numbers = true)]
     pub events: u32,
 
     /// Also check that nothing was altered, as portwatch verify does

@@ -21,15 +21,15 @@ Examples:
   portwatch top --keep 1m           what closed stays for a minute
   portwatch top --comm 'nginx*'     sockets of these processes
   portwatch top --from s.db --since 03:10   a session, played from then on
-  portwatch top --from s.db --at 03:12      the same, standing still at that moment
+  portwatch top --from s.db --at 03:12      the same, standing still there
 
-Filters only hide rows and events. Expressions of --filter may use the names that rows and events
+Filters only hide rows and events. Expressions of --filter may use the names that rows and events \
 share, such as lport or comm.
 
-A session is played by its own clock: Space stops and goes on, + and - change the speed, . goes to
-the next event, Left and Right go 10 s (with Shift a minute), Home and End to its ends.
+A session is played by its own clock: Space stops and goes on, + and - change the speed, . goes to the \
+next event, Left and Right go 10 s (with Shift a minute), Home and End to its ends.
 
-Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also
+Exit codes: 0 fine; 1 failed, also when --filter could not be evaluated on some; 2 wrong usage, also \
 when stdout is no terminal.")]
 pub struct TopArgs {
     #[command(flatten)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{EventFilterArgs, Output, ProbeArgs, SourceArgs, SpanArgs};
+use super::{EventFilterArgs, Output, ProbeArgs, SPAN, SourceArgs, SpanArgs, elsewhere};
 use crate::event::Field;
 
 /// Show every bind, listen, connect, accept and close as it happens
@@ -16,58 +16,64 @@ use crate::event::Field;
 /// command given after `--` ends. Needs root; without, or on a kernel that cannot be traced, it polls
 /// instead, misses what is short-lived, and says so.
 #[derive(Debug, Args)]
+#[command(arg(elsewhere("at", SPAN)))]
 #[command(after_long_help = "\
 Examples:
-  portwatch trace -e bind,listen                  servers that start
-  portwatch trace -P 80,443,8000-8999 -t          these ports, tcp only, at either end
-  portwatch trace --failed -d 1m                  one minute of failures
-  portwatch trace --net 10.0.0.0/8 -o json        as JSON, one event a line
+  portwatch trace -e bind,listen            servers that start
+  portwatch trace -P 80,443,8000-8999 -t    these ports, tcp only, at either end
+  portwatch trace --failed -d 1m            one minute of failures
+  portwatch trace --net 10.0.0.0/8 -o json  as JSON, one event a line
   portwatch trace -u www-data -F ts,event,pid,laddr,lport
   portwatch trace --filter 'event == \"close\" && duration_us > 60000000'
-  portwatch trace --filter 'args.exists(a, a == \"--debug\") || exe.startsWith(\"/tmp/\")'
+  portwatch trace --filter 'args.exists(a, a == \"--debug\")'
   portwatch trace -o json -- make test > events.json
-  portwatch trace --from s.db --since 03:10 --until 03:15 --failed    of a session, with all filters
+  portwatch trace --from s.db --since 03:10 --until 03:15 --failed
 
 Fields, keys of JSON, columns of CSV, names for --filter. Absent values are left out:
-  ts seq                  when the kernel saw it (RFC 3339, UTC); number of the event in this run
-  event origin            what happened; live, or poll when snapshots were compared
-  proto family            tcp, udp, mptcp; ipv4, ipv6
-  laddr lport raddr rport local and remote end; of a bind that failed, what was asked for
-  sock netns              socket cookie, which tells sockets apart; inode number of the namespace
+  ts seq        when the kernel saw it (RFC 3339, UTC); number of the event in
+                this run
+  event origin  what happened; live, or poll when snapshots were compared
+  proto family  tcp, udp, mptcp; ipv4, ipv6
+  laddr lport raddr rport
+                local and remote end; of a bind that failed, what was asked for
+  sock netns    socket cookie, which tells sockets apart; inode number of the
+                namespace
   pid tid ppid uid gid user comm exe args parents cgroup container unit
-                          the process that did it; parents (pid, comm): nearest first
-  error                   name of the errno, such as EADDRINUSE; absent when it succeeded
-  backlog                 of a listen
-  latency_us              connect: until its outcome; accept: how long it waited in the queue
-  duration_us             close: since established, listen or bind
+                the process that did it; parents (pid, comm): nearest first
+  error         name of the errno, such as EADDRINUSE; absent when it succeeded
+  backlog       of a listen
+  latency_us    connect: until its outcome; accept: how long it waited in the
+                queue
+  duration_us   close: since established, listen or bind
   rx_bytes tx_bytes rtt_us retrans
-                          close of a tcp connection
-  accepted                close of a listener: connections it accepted
-  cause reason            close: local, remote, reset, timeout, error; reset: sent, received, and
-                          the kernel's reason
-  holders                 bind that failed with EADDRINUSE: who has the port (pid, comm, sock)
-  count                   lost: how many events
-  service                 name of the well-known port
+                close of a tcp connection
+  accepted      close of a listener: connections it accepted
+  cause reason  close: local, remote, reset, timeout, error; reset: sent,
+                received, and the kernel's reason
+  holders       bind that failed with EADDRINUSE: who has the port (pid, comm,
+                sock)
+  count         lost: how many events
+  service       name of the well-known port
 
-Filter expressions are CEL (https://cel.dev) over these names but `seq`. Numbers are int, `ts` is a
-timestamp, `args` a list of strings, `parents` and `holders` lists of maps with `pid` and `comm`.
-A field that an event does not have is null: `error != null` asks for presence,
-`error != \"EACCES\"` matches without an error, `latency_us > 100` does not. No has() is needed.
-What can never be right (a number compared with \"root\", a division by 0, a pattern that is none)
-is refused at the start. An expression that fails on some events (args[9] of fewer words) does not
-show these, says so at the end, and makes the exit code 1.
+Filter expressions are CEL (https://cel.dev) over these names but `seq`. Numbers are int, `ts` is a \
+timestamp, `args` a list of strings, `parents` and `holders` lists of maps with `pid` and `comm`. A \
+field that an event does not have is null: `error != null` asks for presence, `error != \"EACCES\"` \
+matches without an error, `latency_us > 100` does not. No has() is needed. What can never be right (a \
+number compared with \"root\", a division by 0, a pattern that is none) is refused at the start. An \
+expression that fails on some events (args[9] of fewer words) does not show these, says so at the end, \
+and makes the exit code 1.
 
-Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a
-file, it holds events only: what the command prints goes to stderr, unless --write puts the events
+Output: `trace -- COMMAND` leaves the terminal to both. When the output of portwatch is a pipe or a \
+file, it holds events only: what the command prints goes to stderr, unless --write puts the events \
 elsewhere. The command runs as the user who called sudo, and its exit code is portwatch's.
 
-With --from FILE events are those of a session, whole and as they were recorded, as fast as they can be
-read; `seq` counts what is shown of each recording. Names in filters (users, namespaces) are those of this
-machine.
+With --from FILE events are those of a session, whole and as they were recorded, as fast as they can be \
+read; `seq` counts what is shown of each recording. Names in filters (users, namespaces) are those of \
+this machine.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command
-its own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started.
-The end of -d or -c, or of a reader, ends the trace but not the command, which is waited for.")]
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 incomplete with --require-complete. With a command its \
+own unless that is 0, 128+N when signal N ended it, 126 or 127 when it could not be started. The end of \
+-d or -c, or of a reader, ends the trace but not the command, which is waited for.")]
 pub struct TraceArgs {
     #[command(flatten)]
     pub filter: EventFilterArgs,

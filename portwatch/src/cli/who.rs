@@ -7,52 +7,60 @@ use clap::Args;
 
 use crate::device::Device;
 
-use super::{MomentArgs, ReportFormat, SourceChoice};
+use super::{MOMENT, MomentArgs, ReportFormat, SourceChoice, elsewhere};
 
 /// Say who has a port, who uses it, and what would become of a bind to it now
 ///
 /// Looks at tcp and udp in every network namespace, as far as the kernel lets you see them. Binds are
 /// thought of in the namespace of portwatch. Exit code 0 also when nobody has the port.
 #[derive(Debug, Args)]
+#[command(args(["since", "until"].map(|name| elsewhere(name, MOMENT))))]
 #[command(after_long_help = "\
 Examples:
   portwatch who 8080
   portwatch who 127.0.0.1:8080 -t         a bind to this address
   portwatch who [::1]:53
-  portwatch who 127.0.0.53%lo:53          a bind on this interface; also [fe80::1%eth0]:80, *%eth0:80
+  portwatch who 127.0.0.53%lo:53          a bind on this interface
+  portwatch who '*%eth0:80'               also [fe80::1%eth0]:80
   portwatch who 8080 --wait               stay, and tell who takes or frees it
-  portwatch who 8080 --from s.db --at 03:12     of a session, as it was then, and what happened before
+  portwatch who 8080 --from s.db --at 03:12
+                                          of a session, as it was then, and what
+                                          happened before
 
-A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with
-SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections, TIME-WAIT
-and sockets that do not listen do not stop a bind with SO_REUSEADDR if they have set it too, as those
-of servers have and those of clients seldom. The kernel tells nobody whether they have, nor whether a
+A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with \
+SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections, TIME-WAIT and \
+sockets that do not listen do not stop a bind with SO_REUSEADDR if they have set it too, as those of \
+servers have and those of clients seldom. The kernel tells nobody whether they have, nor whether a \
 connection of IPv6 is for IPv6 only; if it is not, it stops a bind to 0.0.0.0.
-An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless
-net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast
-of IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL).
-Sockets bound to an interface (SO_BINDTODEVICE) stop binds on the same one and on none.
+
+An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless \
+net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast of \
+IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL). Sockets bound \
+to an interface (SO_BINDTODEVICE) stop binds on the same one and on none.
 
 JSON is one object with these keys; with --wait the events follow, an object a line as from trace:
   port addr device netns
-                     the question; addr and device only when there was one
-  protocols          for tcp and udp each:
+               the question; addr and device only when there was one
+  protocols    for tcp and udp each:
     proto
-    servers          rows as from `portwatch list -o json`, and started: start of the process
-    states           sockets with this local port that do not serve: netns, state, count
-    peers            addresses at their other end: raddr, count
-    clients          connections from here to this port: pid, comm, raddr, count
-    binds            what would become of a bind: laddr, error (absent: it succeeds), the same with
-                     that option as error_with_reuseaddr, obstacles (laddr, device, state,
-                     pid, comm, why).
-                     Where an error depends on what nobody tells, error_if and
-                     error_with_reuseaddr_if say on what: it comes only if one of these is so. Of a
-                     session that holds only the sockets of a command: only those known to fail
+    servers    rows as from `portwatch list -o json`, and started: start of the
+               process
+    states     sockets with this local port that do not serve: netns, state,
+               count
+    peers      addresses at their other end: raddr, count
+    clients    connections from here to this port: pid, comm, raddr, count
+    binds      what would become of a bind: laddr, error (absent: it succeeds),
+               the same with that option as error_with_reuseaddr, obstacles
+               (laddr, device, state, pid, comm, why).
+               Where an error depends on what nobody tells, error_if and
+               error_with_reuseaddr_if say on what: it comes only if one of
+               these is so. Of a session that holds only the sockets of a
+               command: only those known to fail
     verdict
-  remarks            on the port itself
-  limits             what could not be seen
-  at history         of a session: the moment; the latest events of binds, listens and ends on the port
-                     before it, as from trace, the last one last")]
+  remarks      on the port itself
+  limits       what could not be seen
+  at history   of a session: the moment; the latest events of binds, listens and
+               ends on the port before it, as from trace, the last one last")]
 pub struct WhoArgs {
     /// PORT, or ADDRESS:PORT with IPv6 in brackets, or ADDRESS%INTERFACE:PORT
     #[arg(value_name = "[ADDR[%DEV]:]PORT")]
@@ -71,7 +79,7 @@ pub struct WhoArgs {
     #[arg(long)]
     pub wait: bool,
 
-    /// The FILE of a session that was recorded; `poll`: with --wait, poll even where eBPF would do
+    /// The FILE of a session; `poll`: with --wait, poll even where eBPF would do
     #[arg(long, value_name = "SOURCE")]
     pub from: Option<SourceChoice>,
 

@@ -1,4 +1,5 @@
-//! Signals that end a trace, or are passed on to the command that is traced.
+//! Signals that end a trace, or are passed on to the command that is traced; and those that stop a program
+//! which has taken the terminal.
 
 use std::io::Result;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,28 +25,85 @@ impl Signals {
                 unsafe { signal_hook::low_level::register(number, move || end_if_second(number)) }?;
             }
         }
-        let hangup = (!is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: hangup.transpose()?,
+            hangup: unless_ignored(SignalKind::hangup())?,
         })
     }
 
     /// Waits for a signal and returns its number. Cancel-safe.
     pub async fn next(&mut self) -> i32 {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = self.interrupt.recv() => libc::SIGINT,
             _ = self.terminate.recv() => libc::SIGTERM,
-            _ = hangup => libc::SIGHUP,
+            () = received(&mut self.hangup) => libc::SIGHUP,
         }
     }
+}
+
+/// Of a program that has taken the terminal, and gives it back before a signal has effect.
+pub struct ScreenSignals {
+    ending: Signals,
+    quit: Option<Signal>,
+    stop: Option<Signal>,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    End,
+    /// To call [`stop`] once the terminal is given back.
+    Stop,
+}
+
+impl ScreenSignals {
+    /// From here on they are waited for.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            ending: Signals::new(false)?,
+            quit: unless_ignored(SignalKind::quit())?,
+            stop: unless_ignored(SignalKind::from_raw(libc::SIGTSTP))?,
+        })
+    }
+
+    /// Waits for a signal. Cancel-safe.
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.ending.next() => Asked::End,
+            () = received(&mut self.quit) => Asked::End,
+            () = received(&mut self.stop) => Asked::Stop,
+        }
+    }
+}
+
+/// Stops this process until it is continued, as SIGTSTP does where nothing handles it: that is up to the kernel,
+/// which stops nobody whom no shell could continue.
+pub fn stop() {
+    if is_ignored(libc::SIGTSTP) {
+        return;
+    }
+    // SAFETY: all zeros is a valid sigaction, the default one; both live longer than the calls.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut handled: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGTSTP, &default, &mut handled);
+        libc::raise(libc::SIGTSTP);
+        libc::sigaction(libc::SIGTSTP, &handled, std::ptr::null_mut());
+    }
+}
+
+fn unless_ignored(kind: SignalKind) -> Result<Option<Signal>> {
+    let waited = (!is_ignored(kind.as_raw_value())).then(|| signal(kind));
+    waited.transpose()
+}
+
+/// Waits for ever for one that is ignored.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    };
 }
 
 /// Ends the program by this signal if there was one before. timeout(1) sends it twice, to its command and then to

@@ -184,7 +184,7 @@ pub fn own_netns() -> Option<u32> {
 }
 
 /// The namespaces that ip-netns(8) gave a name.
-fn netns_names() -> HashMap<u32, String> {
+pub fn netns_names() -> HashMap<u32, String> {
     let Ok(entries) = std::fs::read_dir("/run/netns") else {
         return HashMap::new();
     };

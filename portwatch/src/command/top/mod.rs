@@ -13,8 +13,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::MissedTickBehavior;
 
 use super::compare::{Compare, Step};
-use super::list::own_netns;
-use super::signals::Signals;
+use super::list::{netns_names, own_netns};
+use super::signals::{Asked, ScreenSignals};
 use super::trace::{Particular, not_observed, polling, summary, unused};
 use super::{filter, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
@@ -60,13 +60,14 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
         netns: own_netns(),
+        netns_names: netns_names(),
         zone: time::local(),
     };
     let limits = Limits {
         closed_ns: u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX),
         ..Limits::default()
     };
-    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let mut signals = ScreenSignals::new().context("waiting for signals")?;
     let tier = args.probes.probes.tier();
     let particular = Particular {
         interval: args.source.interval.is_some(),
@@ -155,7 +156,7 @@ impl Top {
     async fn follow(
         &mut self,
         source: &mut Source,
-        signals: &mut Signals,
+        signals: &mut ScreenSignals,
         terminal: &mut Terminal,
     ) -> Result<()> {
         let mut keys = EventStream::new();
@@ -168,7 +169,13 @@ impl Top {
         loop {
             tokio::select! {
                 biased;
-                _ = signals.next() => return Ok(()),
+                signal = signals.next() => match signal {
+                    Asked::End => return Ok(()),
+                    Asked::Stop => {
+                        terminal.suspend()?;
+                        self.draw(terminal)?;
+                    }
+                },
                 input = keys.next() => {
                     if self.input(input, terminal)?.is_break() {
                         return Ok(());
@@ -240,6 +247,8 @@ impl Top {
 
     fn snapshot(&mut self, rows: Box<Rows>) {
         let now = self.now();
+        // Some may have got a name since.
+        self.screen.name_namespaces(netns_names());
         let status = &mut self.scene.status;
         status.limits.clone_from(&rows.limits);
         if !status.seeded {

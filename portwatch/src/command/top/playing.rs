@@ -1,5 +1,6 @@
 //! `top --from FILE`: a session on the screen.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::player::Player;
 use super::terminal::Terminal;
 use crate::cli::{FilterArgs, TopArgs};
 use crate::command::recorded::{Recording, home};
-use crate::command::signals::Signals;
+use crate::command::signals::{Asked, ScreenSignals};
 use crate::command::trace::summary;
 use crate::command::{filter, say, wrong_usage};
 use crate::event::Event;
@@ -66,11 +67,13 @@ pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
         netns: netns.or_else(|| home(&part, &open)),
+        // It may be of another machine.
+        netns_names: HashMap::new(),
         zone: time::local(),
     };
     let asks = args.filter != FilterArgs::default();
     let mut screen = Screen::new(look, asks.then_some(rows));
-    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let mut signals = ScreenSignals::new().context("waiting for signals")?;
     let mut terminal = Terminal::enter()?;
     let ended = follow(&mut player, &mut screen, &mut signals, &mut terminal).await;
     drop(terminal);
@@ -89,7 +92,7 @@ pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
 async fn follow(
     player: &mut Player,
     screen: &mut Screen,
-    signals: &mut Signals,
+    signals: &mut ScreenSignals,
     terminal: &mut Terminal,
 ) -> Result<()> {
     let mut keys = EventStream::new();
@@ -100,7 +103,13 @@ async fn follow(
     loop {
         tokio::select! {
             biased;
-            _ = signals.next() => return Ok(()),
+            signal = signals.next() => match signal {
+                Asked::End => return Ok(()),
+                Asked::Stop => {
+                    terminal.suspend()?;
+                    draw(player, screen, terminal)?;
+                }
+            },
             key = keys.next() => {
                 let mut key = Some(key);
                 // More may have come: one drawing for all.

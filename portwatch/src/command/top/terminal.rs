@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use ratatui::DefaultTerminal;
 
-use crate::command::screen;
+use crate::command::{screen, signals};
 
 /// A terminal that shows our screen. Dropped, it is as it was before; after a panic, too. `None` only then.
 pub struct Terminal(Option<DefaultTerminal>);
@@ -46,12 +46,12 @@ impl Terminal {
 
     /// Gives the terminal back to the shell, as Ctrl-Z does, and takes it again when it wakes us.
     pub fn suspend(&mut self) -> Result<()> {
+        self.show_cursor().context("showing the cursor")?;
         ratatui::restore();
-        // SAFETY: no memory is involved; nothing handles the signal, so it stops this process.
-        unsafe { libc::raise(libc::SIGTSTP) };
+        signals::stop();
         // Only what is inside: dropping ourselves would give it back once more.
         self.0 = Some(ratatui::try_init().context("taking the terminal")?);
-        self.clear().context("clearing the terminal")
+        Ok(())
     }
 }
 

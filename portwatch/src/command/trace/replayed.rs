@@ -68,7 +68,11 @@ pub async fn run(config: Config, asked: &Asked) -> Result<Exit> {
             true => Why::Asked,
             false => (trace.follow(&mut source, &mut signals, None, None)).await?,
         };
-        let over = why == Why::ReaderLeft || !source.is_over() || trace.left == Some(0);
+        let stopped = why == Why::ReaderLeft || !source.is_over();
+        if stopped {
+            trace.summary.stopped();
+        }
+        let over = stopped || trace.left == Some(0);
         let ended = trace.finish(source, why, config.require_complete)?;
         let ended = match ended {
             Exit::Fine if why == Why::Asked => verdict(whole, config.require_complete),

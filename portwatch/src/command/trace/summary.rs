@@ -17,6 +17,8 @@ pub struct Summary {
     not_observed: Option<String>,
     /// Of what was recorded: how long it took, in microseconds, and why its end is not known.
     recorded: Option<(u64, Option<String>)>,
+    /// It ended before all of what was recorded was looked at.
+    stopped: bool,
 }
 
 impl Summary {
@@ -27,6 +29,7 @@ impl Summary {
             shown: [0; Kind::ALL.len()],
             not_observed,
             recorded: None,
+            stopped: false,
         }
     }
 
@@ -36,6 +39,12 @@ impl Summary {
             recorded: Some((us, cut_off)),
             ..Self::new(not_observed)
         }
+    }
+
+    /// Of what was recorded not all was looked at: how much there is, and how long it took, is not known of
+    /// what was shown.
+    pub fn stopped(&mut self) {
+        self.stopped = true;
     }
 
     pub fn seen(&mut self, event: &Event) {
@@ -76,11 +85,14 @@ impl Summary {
         let kinds: Vec<(Kind, u64)> = kinds.map(|&kind| (kind, by_kind(kind))).collect();
         let shown: u64 = kinds.iter().map(|(_, count)| count).sum();
         let mut text = match self.seen - shown {
+            _ if self.stopped => format!("{} shown until it stopped", plural(shown, "event")),
             0 => plural(shown, "event"),
             _ => format!("{shown} of {} shown", plural(self.seen, "event")),
         };
-        text.push_str(" in ");
-        human::push_us(&mut text, us);
+        if !self.stopped {
+            text.push_str(" in ");
+            human::push_us(&mut text, us);
+        }
         if !kinds.is_empty() {
             text.push_str(": ");
             text.push_str(&list(&kinds));
@@ -219,6 +231,10 @@ mod tests {
             .assert_eq(&summary(&some, 7).counts(1_500_000));
         expect!["0 events in 1.5ms"].assert_eq(&summary(&[], 0).counts(1_500));
         expect!["1 event in 1.5ms: 1 bind"].assert_eq(&summary(&[Kind::Bind], 0).counts(1_500));
+        let mut stopped = summary(&some, 4093);
+        stopped.stopped();
+        expect!["3 events shown until it stopped: 2 bind, 1 close"]
+            .assert_eq(&stopped.counts(1_500_000));
     }
 
     #[test]

@@ -344,10 +344,13 @@ fn put_place(out: &mut String, event: &Event, look: &Look) {
     let container = event.context.as_ref().and_then(|x| x.container.as_ref());
     match (container, event.netns.filter(|_| event.netns != look.netns)) {
         (Some(container), _) => sanitize::push_str(out, container),
-        (None, Some(netns)) => {
-            out.push_str("net:");
-            put_number(out, Some(netns));
-        }
+        (None, Some(netns)) => match look.netns_name(Some(netns)) {
+            Some(name) => sanitize::push_str(out, name),
+            None => {
+                out.push_str("net:");
+                put_number(out, Some(netns));
+            }
+        },
         (None, None) => {}
     }
 }

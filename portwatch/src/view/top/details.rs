@@ -133,7 +133,11 @@ impl Details {
         }
         list.text("service", event.service);
         list.maybe("since", self.row.since.map(|x| full(x, now, &look.zone)));
-        list.maybe("namespace", event.netns.map(|x| x.to_string()));
+        let namespace = |netns: u32| match look.netns_name(Some(netns)) {
+            Some(name) => format!("{} ({netns})", sanitize::string(name)),
+            None => netns.to_string(),
+        };
+        list.maybe("namespace", event.netns.map(namespace));
         list.maybe("cookie", event.sock.map(|x| x.to_string()));
     }
 

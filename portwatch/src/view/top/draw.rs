@@ -31,7 +31,7 @@ impl Screen {
         .areas(frame.area());
         let buffer = frame.buffer_mut();
         for (list, listeners) in self.lists.iter_mut().zip([true, false]) {
-            list.order = order(&shown.table, listeners, &self.wanted, list.sort);
+            list.order = order(&shown.table, listeners, &self.wanted, list.sort, &self.look);
         }
         self.head(buffer, head, shown, frozen.is_some(), at);
         let playing = shown.status.play.is_some();

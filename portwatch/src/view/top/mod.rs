@@ -13,6 +13,8 @@ mod scene;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use jiff::tz::TimeZone;
 
 use crate::filter::Filter;
@@ -35,8 +37,16 @@ pub struct Look {
     pub numeric: bool,
     /// The network namespace that goes without saying.
     pub netns: Option<u32>,
+    /// Those that have names.
+    pub netns_names: HashMap<u32, String>,
     /// Of the times.
     pub zone: TimeZone,
+}
+
+impl Look {
+    fn netns_name(&self, netns: Option<u32>) -> Option<&str> {
+        self.netns_names.get(&netns?).map(String::as_str)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +146,11 @@ impl Screen {
             zoom: false,
             frozen: None,
         }
+    }
+
+    /// The network namespaces that have names by now.
+    pub fn name_namespaces(&mut self, names: HashMap<u32, String>) {
+        self.look.netns_names = names;
     }
 
     /// What to tell at the end of the filter.

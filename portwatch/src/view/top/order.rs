@@ -8,6 +8,7 @@ use crate::row::Row;
 use crate::table::{Compact, Key, Table};
 use crate::view::human;
 
+use super::Look;
 use super::columns::{Column, Rank};
 use super::line::Groups;
 
@@ -27,8 +28,9 @@ pub struct Sort {
 }
 
 impl Wanted {
-    pub fn row(&self, row: &Row) -> bool {
-        self.filter.as_ref().is_none_or(|x| x.matches_row(row)) && self.text(|| haystack(row))
+    pub fn row(&self, row: &Row, look: &Look) -> bool {
+        let fits = |x: &Filter| x.matches_row(row);
+        self.filter.as_ref().is_none_or(fits) && self.text(|| haystack(row, look))
     }
 
     /// Whether all the words that were typed are in this text.
@@ -66,7 +68,7 @@ impl Order {
     }
 }
 
-pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort) -> Order {
+pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort, look: &Look) -> Order {
     let mut order = Order::default();
     if listeners {
         order.groups = Groups::of(table);
@@ -84,7 +86,11 @@ pub fn order(table: &Table, listeners: bool, wanted: &Wanted, sort: Sort) -> Ord
         order.all += usize::from(open);
         let line = (asks || !order.groups.others_of(sight).is_empty())
             .then(|| order.groups.line(sight, table));
-        if asks && !line.as_ref().is_some_and(|line| wanted.row(&line.row)) {
+        if asks
+            && !line
+                .as_ref()
+                .is_some_and(|line| wanted.row(&line.row, look))
+        {
             continue;
         }
         order.open += usize::from(open);
@@ -108,7 +114,7 @@ fn rank(socket: &Compact, sort: Sort) -> (bool, Rank) {
 }
 
 /// All that one may look for in a row.
-fn haystack(row: &Row) -> String {
+fn haystack(row: &Row, look: &Look) -> String {
     let event = &row.event;
     let mut text = String::new();
     for word in [
@@ -126,6 +132,8 @@ fn haystack(row: &Row) -> String {
         text.push(' ');
         text.extend(number.map(|x| x.to_string()));
     }
+    text.push(' ');
+    text.extend(look.netns_name(event.netns));
     text.push(' ');
     text.extend(event.comm.map(|x| x.text().into_owned()));
     for holder in event.holders.iter().flatten() {

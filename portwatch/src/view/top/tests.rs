@@ -1,5 +1,7 @@
 //! The screen as it is drawn, and as keys change it.
 
+use std::collections::HashMap;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -74,6 +76,7 @@ fn screen() -> Screen {
         colour: true,
         numeric: false,
         netns: Some(1),
+        netns_names: HashMap::new(),
         zone: TimeZone::UTC,
     };
     Screen::new(look, None)
@@ -323,18 +326,18 @@ fn help_fits_on_the_screen() {
             Esc              show all again
             s  S             sort by the next, previous column
             r                the other way round
-            Space  p         freeze and go on
             z                only this pane, all panes
             ?  h             this help
             q  Ctrl-C        quit
+            Space  p         freeze and go on
 
             Dim rows are closed; they stay for some seconds. AGE of those is how
             long they were open. QUEUE: connections that wait to be accepted, of how
             many may; "bound" does not listen. LATENCY: of the handshake, or of the
-            wait in the accept queue. Queues, bytes, RTT, holders and states such as
-            CLOSE-WAIT are read now and then, all else as it happens. "nginx +3":
-            three more sockets share the address; the line is of all of them.
-
+            wait in the accept queue. "nginx +3": three more sockets share the
+            address; the line is of all of them.
+            Queues, bytes, RTT, holders and states such as CLOSE-WAIT are read now
+            and then, all else as it happens.
 
 
             any key goes back
@@ -392,6 +395,24 @@ fn losses_differences_and_limits_are_said_at_the_top() {
     scene.status.differences = 1;
     let text = lines(&draw(&mut screen(), &scene, 120, 24));
     assert!(text.contains(" · 1 difference repaired · "), "{text}");
+}
+
+#[test]
+fn a_namespace_goes_by_its_name_where_it_has_one() {
+    let mut listen = samples::typical().swap_remove(0);
+    (listen.sock, listen.netns, listen.context) = (Some(1), Some(4026532177), None);
+    let (mut screen, scene) = (screen(), scene(&[listen]));
+    let text = lines(&draw(&mut screen, &scene, 200, 24));
+    assert!(text.contains(" net:4026532177"), "{text}");
+    screen.name_namespaces(HashMap::from([(4026532177, "blue\u{1b}".to_owned())]));
+    type_text(&mut screen, &scene, "/blue");
+    let text = lines(&draw(&mut screen, &scene, 200, 24));
+    assert!(text.contains(r" blue\x1b"), "{text}");
+    assert!(!text.contains("net:"), "{text}");
+    press(&mut screen, &scene, &[KeyCode::Enter, KeyCode::Enter]);
+    let text = lines(&draw(&mut screen, &scene, 200, 24));
+    let line = r"namespace   blue\x1b (4026532177)";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
@@ -793,15 +814,19 @@ fn keys_play_a_session_and_nothing_else() {
 fn help_is_of_what_there_is() {
     let mut screen = screen();
     press(&mut screen, &typical(), &[KeyCode::Char('?')]);
-    let live = lines(&draw(&mut screen, &typical(), 80, 30));
+    let live = lines(&draw(&mut screen, &typical(), 80, 24));
     assert!(live.contains("Space  p         freeze and go on"), "{live}");
     assert!(!live.contains("Left Right"), "{live}");
-    let played = lines(&draw(&mut screen, &played(false), 80, 30));
+    let played = lines(&draw(&mut screen, &played(false), 80, 24));
     assert!(
         played.contains("Left Right       10 s back, ahead; with Shift a minute"),
         "{played}"
     );
     assert!(!played.contains("freeze"), "{played}");
+    assert!(
+        played.contains("address; the line is of all of them."),
+        "its last line: {played}"
+    );
 }
 
 #[test]
