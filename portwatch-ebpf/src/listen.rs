@@ -45,6 +45,8 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
         }
         let socket = Socket {
             backlog,
+            raddr: [0; 2],
+            rport: 0,
             ..new::<M>(sk, owner())
         };
         return emit(Kind::Listen, ts, &socket, details);
