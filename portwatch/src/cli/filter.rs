@@ -21,7 +21,7 @@ pub struct FilterArgs {
     #[arg(allow_negative_numbers = true)]
     pub port: Vec<Span<u16>>,
 
-    /// Users, by name or number, also ranges: root,1000-1999
+    /// Users of the owner, by name or number, also ranges: root,1000-1999
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     #[arg(allow_negative_numbers = true)]
     pub uid: Vec<String>,

@@ -170,7 +170,7 @@ fn wrong_sql_is_told_with_its_place() {
     }
     let (code, _, stderr) = says(&["query", name(&path)]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("<SQL>"), "{stderr}");
+    assert!(stderr.contains("<SQL|--schema>"), "{stderr}");
 }
 
 #[test]
