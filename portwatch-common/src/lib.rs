@@ -88,11 +88,11 @@ pub struct Crowd {
 
 const _: () = assert!(size_of::<Crowd>() == 16);
 
-/// By which a twin knows what its program has handled, one per CPU: value of the map `TOKENS`.
+/// By which a twin knows what its program has handled, one per hook and CPU: value of the map `TOKENS`.
 #[repr(C)]
 pub struct Tokens {
     pub slots: [Token; Tokens::SLOTS],
-    /// The next token lies in the slot of this number modulo that of all slots.
+    /// Which slot makes room next when none is free.
     pub next: u64,
 }
 
@@ -103,8 +103,8 @@ impl Tokens {
 /// An event that a program has taken on, and of which its twin has not been told yet.
 #[repr(C)]
 pub struct Token {
-    /// Hook and change; 0: no token.
-    pub what: u64,
+    /// What happened; 0: no token.
+    pub change: u64,
     /// Address of the socket, process, … it happened to.
     pub object: u64,
 }

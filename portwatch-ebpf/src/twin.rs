@@ -4,18 +4,22 @@
 //! before; the twin takes the token away, and handles the events for which there is none. What
 //! comes in the middle of the twin needs no twin. Where programs can be preempted, the busiest
 //! have stand-ins instead (`standin.rs`).
+//!
+//! Tokens of a hook have slots of their own. Only its program takes one, which runs once at a time on a CPU,
+//! and only who took it on is told by its twin: whatever comes between any two instructions, of an interrupt or of
+//! another task, finds and leaves all other slots as they are.
 
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use portwatch_common::Tokens;
+use portwatch_common::{Token, Tokens};
 
 use crate::maps::count;
 
 /// The programs that have a twin.
 #[derive(Clone, Copy)]
 pub enum Hook {
-    State = 1,
+    State,
     Destroy,
     SendReset,
     CongState,
@@ -41,29 +45,39 @@ pub enum Hook {
     UdpDestroy6,
 }
 
-/// Tokens on this CPU. Those of a hook's events that come in the middle of another's lie on top of
-/// its token, as on a stack.
-#[map]
-static TOKENS: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(1, 0);
+const HOOKS: u32 = Hook::UdpDestroy6 as u32 + 1;
 
-#[inline(always)]
-fn what(hook: Hook, change: u32) -> u64 {
-    (hook as u64) << 32 | change as u64
-}
+/// Tokens on this CPU, by hook.
+#[map]
+static TOKENS: PerCpuArray<Tokens> = PerCpuArray::with_max_entries(HOOKS, 0);
 
 /// Leaves a token for the twin. `object` and `change` tell the event from others of this hook.
 #[inline(always)]
 pub fn take_on(hook: Hook, object: usize, change: u32) {
-    let Some(tokens) = TOKENS.get_ptr_mut(0) else {
+    let Some(tokens) = TOKENS.get_ptr_mut(hook as u32) else {
         return;
     };
     let tokens = unsafe { &mut *tokens };
+    for token in &mut tokens.slots {
+        if unsafe { read_volatile(&token.change) } == 0 {
+            return put(token, object, change);
+        }
+    }
+    // All are of events whose twin was skipped.
     let next = unsafe { read_volatile(&tokens.next) };
-    let token = &mut tokens.slots[next as usize % Tokens::SLOTS];
+    unsafe { write_volatile(&mut tokens.next, next + 1) };
+    put(
+        &mut tokens.slots[next as usize % Tokens::SLOTS],
+        object,
+        change,
+    );
+}
+
+#[inline(always)]
+fn put(token: &mut Token, object: usize, change: u32) {
     unsafe {
         write_volatile(&mut token.object, object as u64);
-        write_volatile(&mut token.what, what(hook, change));
-        write_volatile(&mut tokens.next, next + 1);
+        write_volatile(&mut token.change, change as u64 + 1);
     }
 }
 
@@ -71,24 +85,16 @@ pub fn take_on(hook: Hook, object: usize, change: u32) {
 /// token away where there is one.
 #[inline(always)]
 pub fn is_left(hook: Hook, object: usize, change: u32) -> bool {
-    let Some(tokens) = TOKENS.get_ptr_mut(0) else {
+    let Some(tokens) = TOKENS.get_ptr_mut(hook as u32) else {
         return false;
     };
     let tokens = unsafe { &mut *tokens };
-    let next = unsafe { read_volatile(&tokens.next) };
-    // The newest is almost always the one. Under it are those of events in whose midst this one is,
-    // and of some whose twin was skipped.
-    for age in 1..=Tokens::SLOTS as u64 {
-        let newest = next.wrapping_sub(age);
-        let token = &mut tokens.slots[newest as usize % Tokens::SLOTS];
+    for token in &mut tokens.slots {
         // The object is a pointer, with which older verifiers allow comparing, but not reckoning.
-        if unsafe { read_volatile(&token.what) } == what(hook, change)
+        if unsafe { read_volatile(&token.change) } == change as u64 + 1
             && unsafe { read_volatile(&token.object) } == object as u64
         {
-            unsafe { write_volatile(&mut token.what, 0) };
-            if age == 1 {
-                unsafe { write_volatile(&mut tokens.next, newest) };
-            }
+            unsafe { write_volatile(&mut token.change, 0) };
             return false;
         }
     }
