@@ -449,11 +449,7 @@ fn gone() {
 }
 
 fn no_terminal() {
-    let output = Command::new(env!("CARGO_BIN_EXE_portwatch"))
-        .arg("top")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = top(&[]).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("`portwatch trace`"), "{said}");

@@ -3,11 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Result, bail};
-
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// Number of the first user namespace, on every machine (`USER_NS_INIT_INO`).
 const FIRST_USER_NAMESPACE: u64 = 0xeffffffd;
@@ -27,19 +23,18 @@ pub fn check() -> Result<()> {
              not count for that. Run portwatch as root outside of it"
         );
     }
-    let effective = effective().unwrap_or(u64::MAX);
-    let has = |cap: u32| effective >> cap & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
+    let effective = capabilities(None).map_or(CapabilitySet::all(), |own| own.effective);
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
         return Ok(());
     }
     let needed = [
-        (CAP_BPF, "CAP_BPF"),
-        (CAP_PERFMON, "CAP_PERFMON"),
-        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
     ];
     let missing: Vec<&str> = needed
         .iter()
-        .filter(|(cap, _)| !has(*cap))
+        .filter(|(cap, _)| !effective.contains(*cap))
         .map(|(_, n)| *n)
         .collect();
     if missing.is_empty() {
@@ -51,13 +46,4 @@ pub fn check() -> Result<()> {
          cap_sys_ptrace,cap_dac_read_search+ep",
         missing.join(", ")
     )
-}
-
-/// Effective capabilities of this process, as a bit mask.
-fn effective() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
 }

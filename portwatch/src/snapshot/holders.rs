@@ -38,6 +38,8 @@ pub struct Holders {
     hidden: bool,
     /// Told by the kernel, which needs no permission of the processes.
     by_kernel: bool,
+    /// Processes outside of this pid namespace are not seen.
+    pub outside: bool,
     /// Sockets of this machine that have an inode and no holder here.
     pub lonely: usize,
 }
@@ -54,7 +56,10 @@ impl Holders {
                 ..Self::of_pairs(pairs)
             }),
             // Missing permission, an old kernel, a container: /proc does as well.
-            Err(_) => Self::read(Path::new("/proc")),
+            Err(_) => Ok(Self {
+                outside: same_numbers().is_err(),
+                ..Self::read(Path::new("/proc"))?
+            }),
         }
     }
 
@@ -138,7 +143,7 @@ impl Holders {
                 "the kernel tells no owner of {}",
                 plural(self.lonely, "socket", "sockets")
             ));
-        } else if self.lonely > 0 && same_numbers().is_err() {
+        } else if self.lonely > 0 && self.outside {
             limits.push(
                 "processes outside of this pid namespace cannot be seen: owners of their sockets \
                  are not shown"

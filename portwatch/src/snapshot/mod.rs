@@ -22,7 +22,6 @@ use rustc_hash::FxHashMap;
 
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
-use crate::machine::same_numbers;
 use crate::row::{Row, State};
 
 use packed::{Packed, Place};
@@ -112,7 +111,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
     let mut holders = holders?;
     // The kernel's own sockets have no holder either, so this only counts where processes are hidden: those
     // outside of this pid namespace, or from the iterator too what nobody may look into.
-    if options.holders && root.is_none() && (denied > 0 || same_numbers().is_err()) {
+    if options.holders && root.is_none() && (denied > 0 || holders.outside) {
         let inodes = list.iter().filter_map(|socket| socket.inode);
         holders.lonely = inodes.filter(|&x| holders.of(x).next().is_none()).count();
     }

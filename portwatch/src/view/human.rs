@@ -1,9 +1,11 @@
 //! Quantities as people read them: short, with a unit.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::device::Device;
+use crate::event::Event;
 use crate::sanitize;
 
 /// Appends microseconds as `7us`, `1.2ms`, `3.45s`, `2m05s`, `1h02m`, `3d04h`.
@@ -31,6 +33,23 @@ pub fn push_bytes(out: &mut String, bytes: u64) {
         let tenths = (u128::from(bytes) * 10) >> (10 * step);
         write!(out, "{}.{}{}", tenths / 10, tenths % 10, UNITS[step - 1])
     };
+}
+
+/// Appends the container, or the namespace by name or number when it is not `own`; nothing when that goes
+/// without saying.
+pub fn push_place(out: &mut String, event: &Event, own: Option<u32>, names: &HashMap<u32, String>) {
+    let container = event.context.as_ref().and_then(|x| x.container.as_ref());
+    match (container, event.netns.filter(|&x| Some(x) != own)) {
+        (Some(container), _) => sanitize::push_str(out, container),
+        (None, Some(netns)) => match names.get(&netns) {
+            Some(name) => sanitize::push_str(out, name),
+            None => {
+                out.push_str("net:");
+                push_number(out, netns);
+            }
+        },
+        (None, None) => {}
+    }
 }
 
 /// Appends `192.0.2.1:80` or `[2001:db8::1]:80`; `-` when there is neither address nor port, `*`

@@ -7,11 +7,14 @@ const SECOND: u64 = 1_000_000_000;
 
 /// The time zone of this machine, or the one that the user set.
 pub fn local() -> TimeZone {
-    match (std::env::var_os("TZ"), std::fs::read("/etc/localtime")) {
-        // To learn its name as well, all zones that there are would be looked through.
-        (None, Ok(rules)) => TimeZone::tzif("local", &rules).unwrap_or_else(|_| TimeZone::system()),
-        _ => TimeZone::system(),
+    // To learn its name as well, all zones that there are would be looked through.
+    if std::env::var_os("TZ").is_none()
+        && let Ok(rules) = std::fs::read("/etc/localtime")
+        && let Ok(zone) = TimeZone::tzif("local", &rules)
+    {
+        return zone;
     }
+    TimeZone::system()
 }
 
 /// RFC 3339 in UTC with nanoseconds: `2026-11-23T03:12:07.000000123Z`.

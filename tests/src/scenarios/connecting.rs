@@ -241,6 +241,16 @@ fn full_listener() -> Result<(Sock, Vec<Sock>)> {
     Ok((listener, vec![filler]))
 }
 
+/// Accepts what fills its queue, and ends that.
+fn empty(listener: &Sock, fillers: Vec<Sock>) -> Result<()> {
+    for filler in fillers {
+        let accepted = listener.accept()?;
+        filler.finish()?;
+        accepted.drain()?;
+    }
+    Ok(())
+}
+
 fn attempt(listener: &Sock) -> Result<Sock> {
     let socket = Sock::tcp4()?;
     socket.raw().set_nonblocking(true)?;
@@ -254,12 +264,7 @@ fn a_connect_closed_before_its_outcome_is_reported_as_cancelled(stage: &mut Stag
         for _ in 0..10 {
             drop(attempt(&listener)?);
         }
-        for filler in fillers {
-            let accepted = listener.accept()?;
-            filler.finish()?;
-            accepted.drain()?;
-        }
-        Ok(())
+        empty(&listener, fillers)
     })?;
     Ok(())
 }
@@ -279,12 +284,7 @@ fn a_connect_given_up_by_another_call_is_reported_as_cancelled_then(
             socket.bind(loopback(0))?;
             socket.listen(1)?;
         }
-        for filler in fillers {
-            let accepted = listener.accept()?;
-            filler.finish()?;
-            accepted.drain()?;
-        }
-        Ok(())
+        empty(&listener, fillers)
     })?;
     Ok(())
 }
@@ -298,11 +298,7 @@ fn a_connect_under_way_is_announced_once_after_a_second(stage: &mut Stage) -> Re
         succeeds.announced();
         cancelled.announced();
         drop(cancelled);
-        for filler in fillers {
-            let accepted = listener.accept()?;
-            filler.finish()?;
-            accepted.drain()?;
-        }
+        empty(&listener, fillers)?;
         // the kernel sends its SYN again after 1, 2, 4 seconds, and now there is room
         succeeds.outcome()?;
         let accepted = listener.accept()?;
@@ -323,12 +319,7 @@ fn a_connect_that_times_out_is_reported(stage: &mut Stage) -> Result<()> {
         sleep(Duration::from_millis(2000));
         socket.announced();
         fails_with(socket.outcome(), "ETIMEDOUT")?;
-        for filler in fillers {
-            let accepted = listener.accept()?;
-            filler.finish()?;
-            accepted.drain()?;
-        }
-        Ok(())
+        empty(&listener, fillers)
     })?;
     Ok(())
 }

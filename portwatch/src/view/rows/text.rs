@@ -208,7 +208,13 @@ impl Text {
                 }
                 None => out.push('-'),
             },
-            Cell::Place => self.put_place(out, event),
+            Cell::Place => {
+                let (before, style) = (out.len(), &self.style);
+                human::push_place(out, event, style.netns, &style.netns_names);
+                if out.len() == before {
+                    out.push('-');
+                }
+            }
             Cell::Service => {
                 let service = Column::Event(Field::Service);
                 let named = row.value(service).filter(|_| !self.style.numeric);
@@ -221,20 +227,6 @@ impl Text {
                 None => out.push('-'),
             },
             Cell::Column(column) => put_value(out, row.value(column)),
-        }
-    }
-
-    /// The container, or the namespace when it is not the usual one.
-    fn put_place(&self, out: &mut String, event: &Event) {
-        let container = event.context.as_ref().and_then(|x| x.container.as_ref());
-        let other = event.netns.filter(|&x| Some(x) != self.style.netns);
-        match (container, other) {
-            (Some(container), _) => sanitize::push_str(out, container),
-            (None, Some(netns)) => match self.style.netns_names.get(&netns) {
-                Some(name) => sanitize::push_str(out, name),
-                None => out.push_str(&format!("net:{netns}")),
-            },
-            (None, None) => out.push('-'),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::errno;
-use crate::event::{Event, Origin, Proto};
+use crate::event::{Origin, Proto};
 use crate::row::{Row, State};
 use crate::sanitize;
 use crate::service;
@@ -192,7 +192,7 @@ impl Column {
                 let name = event.service.filter(|_| !look.numeric);
                 sanitize::push_str(&mut out, name.unwrap_or_default());
             }
-            Column::Place => put_place(&mut out, event, look),
+            Column::Place => human::push_place(&mut out, event, look.netns, &look.netns_names),
         }
         out
     }
@@ -336,22 +336,6 @@ fn put_age(out: &mut String, sight: &Sight, row: &Row, now: u64) {
         }
         Some(seconds) => human::push_us(out, seconds * 1_000_000),
         None => {}
-    }
-}
-
-/// The container, or the network namespace when it is not ours.
-fn put_place(out: &mut String, event: &Event, look: &Look) {
-    let container = event.context.as_ref().and_then(|x| x.container.as_ref());
-    match (container, event.netns.filter(|_| event.netns != look.netns)) {
-        (Some(container), _) => sanitize::push_str(out, container),
-        (None, Some(netns)) => match look.netns_name(Some(netns)) {
-            Some(name) => sanitize::push_str(out, name),
-            None => {
-                out.push_str("net:");
-                put_number(out, Some(netns));
-            }
-        },
-        (None, None) => {}
     }
 }
 

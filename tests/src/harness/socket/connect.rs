@@ -11,12 +11,6 @@ use super::{Life, NOBODY, PATIENCE, Sock, State, elapsed_us, error_name, shown, 
 use crate::harness::event::{Family, Kind, Proto};
 use crate::harness::truth::{Span, lock, now};
 
-/// The connect that was under way.
-fn under_way(state: &mut State) -> io::Result<(Span, SocketAddr)> {
-    let none = || io::Error::other("no connect is under way");
-    state.pending.take().ok_or_else(none)
-}
-
 impl Sock {
     /// On a non-blocking socket `EINPROGRESS` is not the outcome: [`Sock::outcome`] waits for it.
     pub fn connect(&self, address: SocketAddr) -> io::Result<()> {
@@ -108,35 +102,33 @@ impl Sock {
 
     fn cancelled_by(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         call()?;
-        let until = now();
-        let state = &mut lock(&self.state);
-        let (called, address) = under_way(state)?;
-        let error = io::Error::from_raw_os_error(libc::ECANCELED);
-        self.connected(state, (called.0, until), address, Some(&error));
-        Ok(())
+        self.came_out(Some(&io::Error::from_raw_os_error(libc::ECANCELED)))
     }
 
     /// Waits for the outcome of a non-blocking connect.
     pub fn outcome(&self) -> io::Result<()> {
         self.wait_for_outcome()?;
         let error = self.socket.take_error()?;
-        let until = now();
-        let state = &mut lock(&self.state);
-        let (called, address) = under_way(state)?;
-        self.connected(state, (called.0, until), address, error.as_ref());
+        self.came_out(error.as_ref())?;
         error.map_or(Ok(()), Err)
     }
 
     /// The same of one that is refused, whose error nobody fetches: it stays with the socket.
     pub fn refused_unnoticed(&self) -> io::Result<()> {
         self.wait_for_outcome()?;
+        self.came_out(Some(&io::Error::from_raw_os_error(libc::ECONNREFUSED)))?;
+        // Only who fetches the error gives back the address that the attempt chose.
+        lock(&self.state).local = self.local();
+        Ok(())
+    }
+
+    /// Notes the outcome of the connect that was under way until now.
+    fn came_out(&self, error: Option<&io::Error>) -> io::Result<()> {
         let until = now();
         let state = &mut lock(&self.state);
-        let (called, address) = under_way(state)?;
-        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        self.connected(state, (called.0, until), address, Some(&error));
-        // Only who fetches the error gives back the address that the attempt chose.
-        state.local = self.local();
+        let none = || io::Error::other("no connect is under way");
+        let (called, address) = state.pending.take().ok_or_else(none)?;
+        self.connected(state, (called.0, until), address, error);
         Ok(())
     }
 
