@@ -15,8 +15,8 @@ use crate::{
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{
-        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, is_stream, key, new, protocol,
-        read_name,
+        AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP, Name, family, forget_peer, is_stream, key,
+        new, protocol, read_name,
     },
     sockets::find,
     twin::{Hook, twins},
@@ -104,8 +104,7 @@ pub fn failed<M: Memory>(sk: usize, name: Name, error: u16) {
     let mut socket = new::<M>(sk, owner());
     // Without a peer when the call named none that can be read.
     if !read_name(name, socket.family, &mut socket.raddr, &mut socket.rport) {
-        socket.raddr = [0; 2];
-        socket.rport = 0;
+        forget_peer(&mut socket);
     }
     emit(
         Kind::Connect,

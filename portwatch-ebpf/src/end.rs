@@ -9,7 +9,7 @@ use crate::{
     emit::{Details, elapsed, emit, now},
     maps::{constant, offset},
     memory::{Direct, Memory},
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, key, tcp_sock},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, forget_peer, key, tcp_sock},
     sockets::{find, forget},
     tcp::{CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, error},
     twin::{Hook, twins},
@@ -138,8 +138,7 @@ pub fn released(sk: usize) {
             if socket.protocol == IPPROTO_TCP {
                 fill::<Direct>(sk, socket);
             }
-            socket.raddr = [0; 2];
-            socket.rport = 0;
+            forget_peer(socket);
             error = 0;
         }
         let end = End {

@@ -15,7 +15,8 @@ use crate::{
     mptcp::{first_subflow, is_subflow},
     owner::owner,
     socket::{
-        IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, fill, is_transport, key, new, protocol, sk_of,
+        IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, fill, forget_peer, is_transport, key, new,
+        protocol, sk_of,
     },
     sockets::find,
     twin::{Hook, twins},
@@ -43,12 +44,9 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
         if let Some(socket) = find(sk, key) {
             unsafe { (*socket).flags &= !flag::LISTENING };
         }
-        let socket = Socket {
-            backlog,
-            raddr: [0; 2],
-            rport: 0,
-            ..new::<M>(sk, owner())
-        };
+        let mut socket = new::<M>(sk, owner());
+        socket.backlog = backlog;
+        forget_peer(&mut socket);
         return emit(Kind::Listen, ts, &socket, details);
     }
     let Some(socket) = find(sk, key) else { return };
@@ -62,8 +60,7 @@ pub fn returned<M: Memory>(sk: usize, backlog: u32, error: u16) {
         socket.since = socket.started;
         // An unbound socket got its port from listen; one whose attempt to connect failed has no peer.
         fill::<M>(sk, socket);
-        socket.raddr = [0; 2];
-        socket.rport = 0;
+        forget_peer(socket);
     } else if socket.flags & flag::LISTENER != 0 {
         // It listens already, from now on with this backlog. Whoever says so, it stays whose it is.
         let told = Socket {

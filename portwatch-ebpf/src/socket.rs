@@ -138,6 +138,13 @@ pub fn fill<M: Memory>(sk: usize, socket: &mut Socket) {
     }
 }
 
+/// It has no peer, whatever an earlier attempt to connect left in the kernel's socket.
+#[inline(always)]
+pub fn forget_peer(socket: &mut Socket) {
+    socket.raddr = [0; 2];
+    socket.rport = 0;
+}
+
 #[inline(always)]
 fn addresses<M: Memory>(sk: usize, socket: &mut Socket) {
     unsafe {

@@ -14,7 +14,9 @@ use crate::{
     maps::offset,
     memory::{Direct, Memory, Probe},
     owner::owner,
-    socket::{AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, is_raw, key, new, protocol},
+    socket::{
+        AF_INET, AF_INET6, IPPROTO_UDP, Name, family, fill, forget_peer, is_raw, key, new, protocol,
+    },
     sockets::{find, forget, remember},
     tcp::ESTABLISHED,
     twin::{Hook, twins},
@@ -104,7 +106,7 @@ pub fn dissolved<M: Memory>(sk: usize, socket: &mut Socket) {
     let port = socket.lport;
     fill::<M>(sk, socket);
     // IPv6 sockets keep it.
-    socket.raddr = [0; 2];
+    forget_peer(socket);
     if socket.lport == 0 {
         socket.lport = port;
         socket.flags &= !flag::BOUND;
