@@ -2,6 +2,7 @@
 //! need the browser are listed as ignored where there is none.
 
 mod made;
+mod program;
 #[expect(dead_code, reason = "none of these needs root")]
 mod promises;
 
@@ -14,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 use scraper::{ElementRef, Html, Selector};
 use tempfile::TempDir;
 
+use program::{outcome, portwatch};
 use promises::run;
 
 fn main() {
@@ -46,15 +48,8 @@ fn main() {
 }
 
 fn report(args: &[&str], folder: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portwatch"));
-    command.arg("report").args(args).current_dir(folder);
-    command.stdin(Stdio::null()).output().unwrap()
-}
-
-/// What it says on stderr, and the code it ends with.
-fn said(output: &Output) -> (Option<i32>, String) {
-    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
-    (output.status.code(), stderr)
+    let mut command = portwatch(&[&["report"], args].concat());
+    command.current_dir(folder).output().unwrap()
 }
 
 /// A session of about that many events, and its page.
@@ -62,7 +57,8 @@ fn day(events: u64, args: &[&str]) -> (TempDir, made::Truth, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let truth = made::day(&folder.path().join("s.db"), events);
     let output = report(&[&["s.db"], args].concat(), folder.path());
-    assert_eq!(said(&output).0, Some(0), "{}", said(&output).1);
+    let (code, _, stderr) = outcome(output);
+    assert_eq!(code, Some(0), "{stderr}");
     let page = folder.path().join("s.html");
     (folder, truth, page)
 }
@@ -113,13 +109,13 @@ fn files() {
         (&["s.db", "--events", "0"], 2, "0 is not in 1..=1000000"),
         (&[], 2, "<FILE.db>"),
     ] {
-        let (ended, stderr) = said(&report(args, folder.path()));
+        let (ended, _, stderr) = outcome(report(args, folder.path()));
         assert_eq!(ended, Some(code), "{args:?}: {stderr}");
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
     }
-    let output = report(&["s.db", "-o", "-"], folder.path());
-    assert_eq!(said(&output), (Some(0), String::new()));
-    assert!(output.stdout.starts_with(b"<!DOCTYPE html>") && output.stdout.ends_with(b"</html>"));
+    let (code, page, stderr) = outcome(report(&["s.db", "-o", "-"], folder.path()));
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
 }
 
 fn numbers() {
@@ -208,7 +204,7 @@ fn altered() {
     db.execute("UPDATE raw_event SET lport = 1 WHERE id = 7", [])
         .unwrap();
     drop(db);
-    let (code, stderr) = said(&report(&["s.db", "--verify", "--force"], folder.path()));
+    let (code, _, stderr) = outcome(report(&["s.db", "--verify", "--force"], folder.path()));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("the session was altered"), "{stderr}");
     assert!(of(&page).starts_with("Altered of batch 1"), "{}", of(&page));
@@ -358,7 +354,8 @@ fn hostile() {
     let folder = tempfile::tempdir().unwrap();
     made::hostile(&folder.path().join("s.db"));
     let output = report(&["s.db"], folder.path());
-    assert_eq!(said(&output).0, Some(0), "{}", said(&output).1);
+    let (code, _, stderr) = outcome(output);
+    assert_eq!(code, Some(0), "{stderr}");
     let page = folder.path().join("s.html");
     let html = rendered(&page);
     let document = Selector::parse("html").unwrap();
@@ -416,7 +413,8 @@ fn huge() {
     let start = std::time::Instant::now();
     let output = report(&["s.db"], folder.path());
     let took = start.elapsed();
-    assert_eq!(said(&output).0, Some(0), "{}", said(&output).1);
+    let (code, _, stderr) = outcome(output);
+    assert_eq!(code, Some(0), "{stderr}");
     // SAFETY: writes a whole rusage, which lives until after the call.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
