@@ -274,6 +274,10 @@ fn pid_namespace() {
     assert!(limits.contains(hidden), "{json}");
     assert!(stderr.contains(hidden), "{stderr}");
     assert_eq!(owner, None);
+    // Polling has the same eyes.
+    let polling = ["trace", "--from", "poll", "-d", "10ms"];
+    let (_, _, stderr) = unshare(&PID, program, &polling).unwrap();
+    assert!(stderr.contains(hidden), "{stderr}");
 }
 
 /// The answer for a tcp port to root without this capability.

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::iterator;
+use super::packed::Packed;
 use super::read::{needs_root, plural};
 use crate::machine::same_numbers;
 
@@ -41,7 +42,7 @@ pub struct Holders {
     /// Processes outside of this pid namespace are not seen.
     pub outside: bool,
     /// Sockets of this machine that have an inode and no holder here.
-    pub lonely: usize,
+    lonely: usize,
 }
 
 impl Holders {
@@ -56,10 +57,7 @@ impl Holders {
                 ..Self::of_pairs(pairs)
             }),
             // Missing permission, an old kernel, a container: /proc does as well.
-            Err(_) => Ok(Self {
-                outside: same_numbers().is_err(),
-                ..Self::read(Path::new("/proc"))?
-            }),
+            Err(_) => Self::read(Path::new("/proc")),
         }
     }
 
@@ -94,11 +92,13 @@ impl Holders {
         // Two threads may have been denied the files of one process.
         all.denied.sort_unstable();
         all.denied.dedup();
+        let here = root == Path::new("/proc");
         Ok(Self {
             denied: all.denied.len(),
             damaged: all.damaged,
             // The first process of a namespace lives as long as that.
-            hidden: root == Path::new("/proc") && !root.join("1").exists(),
+            hidden: here && !root.join("1").exists(),
+            outside: here && same_numbers().is_err(),
             ..Self::of_pairs(all.pairs)
         })
     }
@@ -118,6 +118,12 @@ impl Holders {
         let rest = self.pairs[from..].iter();
         rest.take_while(move |(other, _)| *other == inode)
             .map(|(_, pid)| *pid)
+    }
+
+    /// Counts those without a holder here.
+    pub fn count_lonely(&mut self, sockets: &Packed) {
+        let inodes = sockets.iter().filter_map(|socket| socket.inode);
+        self.lonely = inodes.filter(|&x| self.of(x).next().is_none()).count();
     }
 
     /// What the user should know.

@@ -112,8 +112,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
     // The kernel's own sockets have no holder either, so this only counts where processes are hidden: those
     // outside of this pid namespace, or from the iterator too what nobody may look into.
     if options.holders && root.is_none() && (denied > 0 || holders.outside) {
-        let inodes = list.iter().filter_map(|socket| socket.inode);
-        holders.lonely = inodes.filter(|&x| holders.of(x).next().is_none()).count();
+        holders.count_lonely(&list);
     }
     limits.extend(holders.limits());
     let clock = Clock::new();
