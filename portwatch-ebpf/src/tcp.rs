@@ -41,8 +41,12 @@ pub fn change(ctx: &BtfTracePointContext) -> u32 {
 /// Whether something is to be done about a change of state.
 #[inline(always)]
 pub fn matters(ctx: &BtfTracePointContext) -> bool {
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    matches!(new, ESTABLISHED | CLOSE) || old == CLOSE && matches!(new, SYN_SENT | LISTEN)
+    match (ctx.arg::<i32>(1), ctx.arg::<i32>(2)) {
+        // Only MPTCP sockets that never got further pass here; tcp ones have tcp_destroy_sock.
+        (CLOSE, CLOSE) => protocol::<Direct>(ctx.arg(0)) == IPPROTO_MPTCP,
+        (_, ESTABLISHED | CLOSE) | (CLOSE, SYN_SENT | LISTEN) => true,
+        _ => false,
+    }
 }
 
 /// A socket changes its state.
@@ -55,8 +59,7 @@ pub fn changed(ctx: &BtfTracePointContext) {
         (SYN_RECV, ESTABLISHED) if protocol::<Direct>(sk) == IPPROTO_TCP => subflow_came(sk),
         (CLOSE, SYN_SENT) if reported(sk) => connecting(sk),
         (CLOSE, LISTEN) if reported(sk) => listening(sk),
-        // Only MPTCP sockets that never got further pass here; tcp ones have tcp_destroy_sock.
-        (CLOSE, CLOSE) if protocol::<Direct>(sk) == IPPROTO_MPTCP => unused(sk),
+        (CLOSE, CLOSE) => unused(sk),
         (CLOSE, _) => {}
         (_, CLOSE) if reported(sk) => closed(sk, old),
         (SYN_SENT, CLOSE) if protocol::<Direct>(sk) == IPPROTO_TCP => {
@@ -68,11 +71,7 @@ pub fn changed(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| Hook::State, ctx.arg(0), change(&ctx) => {
-        if matters(&ctx) {
-            run!(INET_SOCK_SET_STATE, &ctx);
-        }
-    }
+    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| Hook::State, ctx.arg(0), change(&ctx) => run!(INET_SOCK_SET_STATE, &ctx), if matters(&ctx)
 }
 
 /// tcp sockets but not the subflows of MPTCP sockets, and those sockets themselves.
