@@ -32,9 +32,9 @@ pub fn accepted<M: Memory>(sk: usize, listener: usize) {
     if listener != 0 {
         count::<M>(listener);
     }
-    // By fast open it may be accepted before the handshake is over and it has a cookie, and get
-    // both on another CPU while this one looks: then it is looked up once more.
-    for _ in 0..2 {
+    // By fast open it may be accepted before the handshake is over and it has a cookie. While this CPU looks
+    // it may get its cookie on another, and then be remembered there: each time it is looked up once more.
+    for _ in 0..3 {
         let key = socket::key::<M>(sk);
         if let Some(socket) = find(sk, key) {
             match unsafe { (*socket).flags } & (flag::EARLY | flag::SUBFLOW) {
@@ -56,11 +56,14 @@ pub fn accepted<M: Memory>(sk: usize, listener: usize) {
 #[inline(never)]
 fn queued<M: Memory>(sk: usize, key: u64, socket: &mut Socket) {
     let ts = now();
-    socket.owner = owner();
     if socket.protocol == IPPROTO_MPTCP {
         // It was remembered before its first subflow was there.
         fill::<M>(sk, socket);
+    } else if constant(&socket.handover) & handover::TOLD != 0 {
+        // Told already: the task was moved to another CPU before its twin, which found no token there.
+        return;
     }
+    socket.owner = owner();
     let left = constant(&socket.handover) & handover::LEFT != 0;
     let elapsed = elapsed(ts, socket.since);
     emit(

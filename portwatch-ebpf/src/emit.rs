@@ -18,7 +18,11 @@ pub fn now() -> u64 {
 /// Time since a start; 0 where that is not known.
 #[inline(always)]
 pub fn elapsed(ts: u64, start: u64) -> u64 {
-    if start == 0 { 0 } else { ts - start }
+    if start == 0 {
+        0
+    } else {
+        ts.saturating_sub(start)
+    }
 }
 
 /// The reader looks every few milliseconds by itself; it is woken only when the ring fills faster.

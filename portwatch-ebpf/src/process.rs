@@ -192,7 +192,7 @@ fn executable(scratch: &mut Scratch, file: usize) {
                 let mount = mnt - offset!(mount_mnt) as usize;
                 let above: usize = Probe::read(mount, offset!(mount_parent));
                 if above == mount || above == 0 {
-                    break;
+                    return;
                 }
                 dentry = Probe::read(mount, offset!(mount_mountpoint));
                 mnt = above + offset!(mount_mnt) as usize;
@@ -211,6 +211,8 @@ fn executable(scratch: &mut Scratch, file: usize) {
             write_volatile(&mut scratch.head.exe_len, at as u16 + length as u16);
             dentry = parent;
         }
+        // Half a path would be another file's.
+        write_volatile(&mut scratch.head.exe_len, 0);
     }
 }
 

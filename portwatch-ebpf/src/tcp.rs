@@ -15,7 +15,7 @@ use crate::{
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
     socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, key, new, protocol},
-    sockets::{find, remember, remember_first},
+    sockets::{find, remember, remember_first, take_out},
     twin::{Hook, twins},
 };
 
@@ -132,7 +132,6 @@ fn established(sk: usize, old: i32) {
     let ts = now();
     let mut socket = match find(sk, key).map(|socket| unsafe { &mut *socket }) {
         Some(early) if early.flags & flag::EARLY != 0 => accept::promote(sk, cookie, early),
-        // One that ended in a queue, at whose address there is another MPTCP socket now, is not meant.
         Some(socket)
             if socket.flags & flag::CONNECTING != 0
                 || constant(&socket.handover) & handover::ENDED == 0 =>
@@ -154,7 +153,13 @@ fn established(sk: usize, old: i32) {
             }
             return;
         }
-        _ => new::<Direct>(sk, Default::default()),
+        known => {
+            if known.is_some() {
+                // One that ended in a queue, at whose address there is another MPTCP socket now.
+                take_out(key);
+            }
+            new::<Direct>(sk, Default::default())
+        }
     };
     socket.since = ts;
     if old == SYN_SENT {
