@@ -1,7 +1,33 @@
 //! What a snapshot cannot tell of: a socket that is not in it may be there all the same.
 
-use super::proc;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Holders, proc};
 use crate::event::{Family, Proto};
+
+/// What a snapshot proves of sockets that are not in it.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Network namespaces that were looked into; `None` where they cannot be told apart.
+    pub namespaces: HashSet<Option<u32>>,
+    pub gaps: Vec<Gap>,
+    pub holders: Arc<Holders>,
+}
+
+impl Scope {
+    /// Whether such a socket would be in it.
+    pub fn shows(&self, netns: Option<u32>, table: Option<(Proto, Family)>) -> bool {
+        let covers =
+            |gap: &Gap| table.is_some_and(|(proto, family)| gap.covers(netns, proto, family));
+        self.namespaces.contains(&netns) && !self.gaps.iter().any(covers)
+    }
+
+    /// Whether a process has this socket open. One that has no port any more is in no table of the kernel's.
+    pub fn holds(&self, inode: u64) -> bool {
+        self.holders.of(inode).next().is_some()
+    }
+}
 
 /// Sockets of which nothing, or not all, is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

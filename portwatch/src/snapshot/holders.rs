@@ -103,7 +103,8 @@ impl Holders {
         })
     }
 
-    fn of_pairs(mut pairs: Vec<(u64, u32)>) -> Self {
+    /// From pairs of an inode number and a pid.
+    pub(crate) fn of_pairs(mut pairs: Vec<(u64, u32)>) -> Self {
         pairs.sort_unstable();
         pairs.dedup();
         Self {

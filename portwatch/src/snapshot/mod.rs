@@ -16,6 +16,7 @@ use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use rustc_hash::FxHashMap;
@@ -26,7 +27,7 @@ use crate::row::{Row, State};
 
 use packed::{Packed, Place};
 
-pub use gap::{Gap, Why};
+pub use gap::{Gap, Scope, Why};
 pub use holders::Holders;
 pub use owner::{Owner, Owners};
 pub use read::{Sockets, read};
@@ -106,6 +107,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         list,
         denied,
         mut limits,
+        namespaces,
         gaps,
     } = sockets;
     let mut holders = holders?;
@@ -115,13 +117,14 @@ pub fn rows(options: &Options) -> Result<Rows> {
         holders.count_lonely(&list);
     }
     limits.extend(holders.limits());
+    let holders = Arc::new(holders);
     let clock = Clock::new();
     let join = Join {
         now: clock.wall(boot()),
         listeners,
         owners: Owners::new(root),
         known: FxHashMap::default(),
-        holders,
+        holders: holders.clone(),
         tcp_info: options.tcp_info,
     };
     Ok(Rows {
@@ -130,7 +133,11 @@ pub fn rows(options: &Options) -> Result<Rows> {
         next: Place::default(),
         join,
         limits,
-        gaps,
+        scope: Scope {
+            namespaces,
+            gaps,
+            holders,
+        },
     })
 }
 
@@ -156,8 +163,8 @@ pub struct Rows {
     join: Join,
     /// As those of [`Snapshot`].
     pub limits: Vec<String>,
-    /// Sockets that may be there without a row.
-    pub gaps: Vec<Gap>,
+    /// What it proves of sockets without a row.
+    pub scope: Scope,
 }
 
 impl Iterator for Rows {
@@ -178,7 +185,7 @@ impl Iterator for Rows {
 struct Join {
     now: u64,
     listeners: Listeners,
-    holders: Holders,
+    holders: Arc<Holders>,
     owners: Owners,
     known: FxHashMap<u32, Known>,
     tcp_info: bool,

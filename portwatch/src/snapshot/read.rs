@@ -44,7 +44,9 @@ pub struct Sockets {
     pub denied: usize,
     /// What could not be seen, and why, each a sentence for the user.
     pub limits: Vec<String>,
-    /// Which sockets that may concern.
+    /// See [`super::Scope`].
+    pub namespaces: HashSet<Option<u32>>,
+    /// Which sockets the limits may concern.
     pub gaps: Vec<Gap>,
 }
 
@@ -67,6 +69,7 @@ pub fn read(options: &Options) -> Result<Sockets> {
         limits: reading.limits(&namespaces, options.proc_root.is_some()),
         denied: namespaces.denied,
         list: reading.sockets,
+        namespaces: reading.seen,
         gaps: reading.gaps,
     })
 }
@@ -76,6 +79,8 @@ pub fn read(options: &Options) -> Result<Sockets> {
 struct Reading {
     listening: bool,
     sockets: Packed,
+    /// Network namespaces that were looked into.
+    seen: HashSet<Option<u32>>,
     gaps: Vec<Gap>,
     /// Nobody told which namespaces there are.
     one_for_all: bool,
@@ -120,6 +125,7 @@ impl Reading {
 
     /// The network namespace that this thread is in.
     fn namespace(&mut self, netns: u32) {
+        self.seen.insert(Some(netns));
         let mut found = Packed::default();
         let mut subflows = false;
         // Only to those who may change the network do all kernels say what carries MPTCP.
@@ -215,6 +221,7 @@ impl Reading {
                 return Err(error).with_context(|| directory.display().to_string());
             }
         }
+        self.seen.insert(netns);
         // The kernel may do without IPv6, but then without all of it.
         let families = unread.iter().map(|((_, family), _)| *family);
         let optional = families.eq([Family::Ipv6, Family::Ipv6]);

@@ -284,6 +284,7 @@ impl Table {
             }
             None => {
                 told.state = match (event.accepted, event.rport) {
+                    _ if event.kind == Kind::Connect => State::SynSent,
                     (Some(_), _) => State::Listen,
                     (None, Some(_)) => State::Estab,
                     (None, None) => State::Unconn,

@@ -1,11 +1,13 @@
 //! The table beside a small world of sockets that knows the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Event, Origin};
+use crate::snapshot::{Gap, Scope};
 
 /// Nanoseconds that each step takes.
 const STEP: u64 = 1_000_000;
@@ -177,9 +179,7 @@ impl World {
     }
 
     fn snapshot(&self) -> Vec<Row> {
-        let rows = self.visible().map(|socket| socket.row.clone());
-        // Something in the namespace is always there to be seen.
-        rows.chain([anchor()]).collect()
+        self.visible().map(|socket| socket.row.clone()).collect()
     }
 
     /// What a snapshot shows: not tcp sockets that are only bound.
@@ -195,18 +195,26 @@ impl World {
     }
 }
 
-const ANCHOR: u64 = 1 << 40;
-
-pub fn anchor() -> Row {
+/// A row of this event's socket, as a snapshot has it.
+pub fn row(event: Event, state: State, inode: u64) -> Row {
     Row {
-        event: event(Kind::Bind, 0, ANCHOR, 53, None),
-        state: State::Unconn,
+        event,
+        state,
         since: None,
         recv_queue: None,
         send_queue: None,
-        inode: None,
+        inode: Some(inode),
         device: None,
         v6only: None,
+    }
+}
+
+/// The namespace of all these events, and what was not seen of it.
+pub fn scope(gaps: &[Gap]) -> Scope {
+    Scope {
+        namespaces: HashSet::from([Some(1)]),
+        gaps: gaps.to_vec(),
+        holders: Arc::default(),
     }
 }
 
@@ -289,11 +297,10 @@ fn play(steps: &[Step], before: usize) -> (Table, World, Vec<Difference>, bool) 
                 Reading::default()
             });
             if going.go_on(&world, most) {
-                going.rows.push(anchor());
                 if seeding {
                     table.seed(going.rows);
                 } else {
-                    differences.extend(table.reconcile(going.rows, &[], world.now));
+                    differences.extend(table.reconcile(going.rows, &scope(&[]), world.now));
                     doubted |= table.in_doubt();
                 }
                 seeding = false;
@@ -317,7 +324,7 @@ fn settle(table: &mut Table, world: &World) -> Vec<Difference> {
     let mut differences = Vec::new();
     for _ in 0..2 {
         table.watch();
-        differences.extend(table.reconcile(world.snapshot(), &[], world.now));
+        differences.extend(table.reconcile(world.snapshot(), &scope(&[]), world.now));
     }
     differences
 }

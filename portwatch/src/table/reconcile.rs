@@ -9,10 +9,10 @@ use std::iter::{from_fn, once, once_with};
 
 use crate::event::{Event, Kind, Origin, Peer, Proto, spelled};
 use crate::row::{Row, State};
-use crate::snapshot::Gap;
+use crate::snapshot::Scope;
 
 use super::compact::{Compact, Holders};
-use super::{Closed, Key, Maybe, Open, Table};
+use super::{Closed, Key, Open, Table};
 
 spelled! {
     /// What no event told.
@@ -46,6 +46,8 @@ impl Difference {
         }
         event.origin = Origin::Poll;
         event.ts = now;
+        // Those of a row are of now.
+        event.holders = None;
         event
     }
 }
@@ -77,23 +79,21 @@ impl Table {
     }
 
     /// Compares with a snapshot, takes over what no event tells (holders, queues, states such as
-    /// CLOSE-WAIT), and repairs what differed the last time already; what is missing and may be in one of
-    /// the snapshot's `gaps` stays. `now`: nanoseconds since the Unix epoch. Returns the differences that
-    /// were repaired.
+    /// CLOSE-WAIT), and repairs what differed the last time already; what is missing and need not be in the
+    /// snapshot by its `scope` stays. `now`: nanoseconds since the Unix epoch. Returns the differences that were
+    /// repaired.
     pub fn reconcile(
         &mut self,
         rows: impl IntoIterator<Item = Row>,
-        gaps: &[Gap],
+        scope: &Scope,
         now: u64,
     ) -> Vec<Difference> {
         let touched = self.touched.take().unwrap_or_default();
         let before = std::mem::take(&mut self.doubts);
         let mut differences = Vec::new();
         let mut seen = HashSet::with_capacity(self.open.len());
-        let mut namespaces = HashSet::new();
         let mut shared = Shared::default();
         for row in unnamed_last(rows) {
-            namespaces.insert(Maybe::from(row.event.netns));
             let key = self.place(&row, &seen);
             let news = touched.contains(&key);
             if row.state == State::TimeWait && self.is_told(key) {
@@ -127,8 +127,7 @@ impl Table {
         }
         let missing = self.open.iter().filter_map(|(&key, open)| {
             let seen = seen.contains(&key) || touched.contains(&key);
-            let spared = open.told && may_be_in(&open.socket, gaps);
-            let gone = !seen && !spared && can_be_seen(&open.socket, &namespaces);
+            let gone = !seen && (!open.told || can_be_seen(&open.socket, scope));
             gone.then_some((key, open.told))
         });
         for (key, told) in missing.collect::<Vec<_>>() {
@@ -138,7 +137,8 @@ impl Table {
             let Some(Open { socket, .. }) = self.take(key) else {
                 continue;
             };
-            if told {
+            let held = socket.inode.get().is_some_and(|inode| scope.holds(inode));
+            if told && !held {
                 let row = socket.row();
                 let what = What::Gone;
                 differences.push(Difference { what, row });
@@ -278,7 +278,8 @@ fn unnamed_last(rows: impl IntoIterator<Item = Row>) -> impl Iterator<Item = Row
 }
 
 /// Whether an event should have told of this socket. None tells of connections that nobody has
-/// accepted yet, of what is left of them after their end, and of sockets of other protocols.
+/// accepted yet, of what is left of them after their end (TIME-WAIT, or a socket of tcp that is only bound),
+/// and of sockets of other protocols.
 fn owed(row: &Row) -> bool {
     let held = row.inode.is_some_and(|inode| inode != 0);
     let proto = matches!(
@@ -286,7 +287,9 @@ fn owed(row: &Row) -> bool {
         Some(Proto::Tcp | Proto::Udp | Proto::Mptcp)
     );
     let state = match row.state {
-        State::Unconn => row.event.lport.is_some_and(|port| port != 0),
+        State::Unconn => {
+            row.event.proto == Some(Proto::Udp) && row.event.lport.is_some_and(|port| port != 0)
+        }
         State::SynSent | State::SynRecv | State::TimeWait => false,
         _ => true,
     };
@@ -319,17 +322,10 @@ fn class_in(proto: Option<Proto>, state: State) -> Class {
     }
 }
 
-/// Whether the snapshot may not show this socket though it is there.
-fn may_be_in(socket: &Compact, gaps: &[Gap]) -> bool {
-    (socket.proto.zip(socket.family)).is_some_and(|(proto, family)| {
-        let mut gaps = gaps.iter();
-        gaps.any(|gap| gap.covers(socket.netns.get(), proto, family))
-    })
-}
-
-/// Whether the snapshot would show this socket, were it still there: of tcp sockets that are only
-/// bound the kernel does not tell everywhere, and a namespace may be out of reach.
-fn can_be_seen(socket: &Compact, namespaces: &HashSet<Maybe<u32>>) -> bool {
+/// Whether the snapshot would show this socket, were it still there. Of tcp sockets that are only bound not
+/// every kernel tells: only if one did before.
+fn can_be_seen(socket: &Compact, scope: &Scope) -> bool {
     let only_bound = socket.state == State::Unconn && socket.proto != Some(Proto::Udp);
-    !only_bound && namespaces.contains(&socket.netns)
+    let told_before = !only_bound || socket.inode.get().is_some();
+    told_before && scope.shows(socket.netns.get(), socket.proto.zip(socket.family))
 }

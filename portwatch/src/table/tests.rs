@@ -1,9 +1,11 @@
 //! What the table says after a few events and snapshots.
 
-use super::model::{anchor, event};
+use std::sync::Arc;
+
+use super::model::{event, row, scope};
 use super::*;
 use crate::event::{Comm, Event, Family, Origin, Peer};
-use crate::snapshot::{Gap, Why};
+use crate::snapshot::{Gap, Holders, Scope, Why};
 
 fn table(events: &[Event]) -> Table {
     let mut table = Table::new(Limits::default());
@@ -63,7 +65,7 @@ fn a_failed_attempt_ends_a_socket_that_was_not_bound() {
     assert_eq!(states(&gone), [(State::SynSent, true)]);
     assert_eq!(
         states(&table(std::slice::from_ref(&refused))),
-        [(State::Estab, true)]
+        [(State::SynSent, true)]
     );
     let bind = event(Kind::Bind, 1, 1, 80, None);
     let bound = table(&[bind, slow, refused]);
@@ -136,17 +138,10 @@ fn a_cookie_that_came_later_is_no_other_socket() {
         ..event(Kind::Listen, 1, 0, 80, None)
     };
     let mut table = table(&[unnamed]);
-    let named = Row {
-        event: event(Kind::Listen, 1, 5, 80, None),
-        state: State::Listen,
-        inode: Some(1),
-        device: None,
-        v6only: None,
-        ..anchor()
-    };
+    let named = row(event(Kind::Listen, 1, 5, 80, None), State::Listen, 1);
     for _ in 0..3 {
         table.watch();
-        assert_eq!(table.reconcile([named.clone()], &[], 2), []);
+        assert_eq!(table.reconcile([named.clone()], &scope(&[]), 2), []);
     }
     assert_eq!(table.len(), 1);
 }
@@ -164,12 +159,7 @@ fn accepted_mptcp_sockets_are_not_taken_for_their_listener() {
 fn mptcp_listener(cookie: Option<u64>, inode: u64) -> Row {
     let mut listen = event(Kind::Listen, 1, 0, 80, None);
     (listen.proto, listen.sock) = (Some(Proto::Mptcp), cookie);
-    Row {
-        event: listen,
-        state: State::Listen,
-        inode: Some(inode),
-        ..anchor()
-    }
+    row(listen, State::Listen, inode)
 }
 
 #[test]
@@ -182,7 +172,7 @@ fn mptcp_listeners_that_share_an_address_are_several() {
     let rows = rows.map(|(cookie, inode)| mptcp_listener(cookie, inode));
     for _ in 0..3 {
         table.watch();
-        assert_eq!(table.reconcile(rows.clone(), &[], 2), []);
+        assert_eq!(table.reconcile(rows.clone(), &scope(&[]), 2), []);
     }
     let mut inodes: Vec<_> = table.iter().map(|x| x.socket.inode.get()).collect();
     inodes.sort_unstable();
@@ -251,20 +241,13 @@ fn holders_are_those_of_the_last_snapshot_and_the_owner_stays() {
         comm: "x".into(),
         sock: Some(1),
     };
-    let mut row = Row {
-        event: event(Kind::Listen, 1, 1, 80, None),
-        state: State::Listen,
-        inode: Some(1),
-        device: None,
-        v6only: None,
-        recv_queue: Some(3),
-        ..anchor()
-    };
+    let mut row = row(event(Kind::Listen, 1, 1, 80, None), State::Listen, 1);
+    row.recv_queue = Some(3);
     row.event.pid = Some(20);
     row.event.comm = Some(Comm([b'x'; 16]));
     row.event.holders = Some(vec![peer(20), peer(21)]);
     table.watch();
-    assert_eq!(table.reconcile([row], &[], 2), []);
+    assert_eq!(table.reconcile([row], &scope(&[]), 2), []);
     let row = table.get(Key(1)).unwrap().row();
     assert_eq!((row.event.pid, row.recv_queue), (Some(7), Some(3)));
     let holders: Vec<u32> = row.event.holders.iter().flatten().map(|x| x.pid).collect();
@@ -277,17 +260,72 @@ fn a_difference_is_told_as_the_event_that_was_missed() {
     let mut found = Vec::new();
     for now in [10, 20, 30] {
         table.watch();
-        found.push(table.reconcile([anchor()], &[], now));
+        found.push(table.reconcile([], &scope(&[]), now));
     }
     let [first, second, third] = found.try_into().unwrap();
     assert!(first.is_empty() && third.is_empty());
     let event = second[0].event(20);
     assert_eq!((event.kind, event.origin), (Kind::Close, Origin::Poll));
     assert_eq!((event.lport, event.ts), (Some(80), 20));
-    assert_eq!(
-        states(&table),
-        [(State::Unconn, false), (State::Listen, true)]
-    );
+    assert_eq!(states(&table), [(State::Listen, true)]);
+}
+
+/// A socket with this inode number is in the table, and in no snapshot any more.
+fn lost_sight(mut table: Table, scope: &Scope) -> (usize, Vec<(State, bool)>) {
+    let mut differences = 0;
+    for _ in 0..3 {
+        table.watch();
+        differences += table.reconcile([], scope, 2).len();
+    }
+    (differences, states(&table))
+}
+
+#[test]
+fn a_socket_that_is_held_without_a_port_is_not_closed() {
+    let bind = event(Kind::Bind, 1, 1, 80, None);
+    let udp = Event {
+        proto: Some(Proto::Udp),
+        ..bind.clone()
+    };
+    for bind in [bind, udp] {
+        let mut table = table(std::slice::from_ref(&bind));
+        table.watch();
+        table.reconcile([row(bind, State::Unconn, 5)], &scope(&[]), 2);
+        let held = Scope {
+            holders: Arc::new(Holders::of_pairs(vec![(5, 7)])),
+            ..scope(&[])
+        };
+        assert_eq!(lost_sight(table.clone(), &held), (0, vec![]));
+        let gone = (1, vec![(State::Unconn, true)]);
+        assert_eq!(lost_sight(table, &scope(&[])), gone);
+    }
+}
+
+#[test]
+fn what_remains_of_a_told_end_is_as_the_snapshot_has_it() {
+    let [listen, close] = [Kind::Listen, Kind::Close].map(|kind| event(kind, 1, 1, 80, None));
+    let bound = row(listen.clone(), State::Unconn, 5);
+    let mut table = table(&[listen, close]);
+    table.tick(u64::MAX);
+    for _ in 0..3 {
+        table.watch();
+        assert_eq!(table.reconcile([bound.clone()], &scope(&[]), 2), []);
+        assert_eq!(states(&table), [(State::Unconn, false)]);
+    }
+    assert_eq!(lost_sight(table, &scope(&[])), (0, vec![]));
+}
+
+#[test]
+fn what_no_event_tells_of_goes_with_its_namespace() {
+    let mut table = table(&[]);
+    table.watch();
+    table.seed([row(
+        event(Kind::Connect, 1, 1, 80, Some(9)),
+        State::TimeWait,
+        0,
+    )]);
+    assert_eq!(states(&table), [(State::TimeWait, false)]);
+    assert_eq!(lost_sight(table, &Scope::default()), (0, vec![]));
 }
 
 #[test]
@@ -304,7 +342,7 @@ fn what_may_be_in_a_gap_is_not_missed() {
     let mut table = table(&[listen]);
     let mut missed = |gaps: &[Gap]| {
         table.watch();
-        table.reconcile([anchor()], gaps, 2).len()
+        table.reconcile([], &scope(gaps), 2).len()
     };
     for _ in 0..3 {
         assert_eq!(missed(std::slice::from_ref(&gap)), 0);

@@ -14,6 +14,7 @@ use crate::event::{Event, Kind};
 use crate::snapshot::{self, Rows};
 use crate::source::{self, Source};
 use crate::table::{Difference, Limits, Table};
+use crate::view::human;
 
 /// Follows events for this long, or until a signal (the second one does not wait for the last
 /// snapshot), and gives the open sockets. Says on stderr whether anything was missed, and what events
@@ -52,12 +53,15 @@ pub async fn rows(
     };
     let accounts = source.finish(&mut Vec::new())?;
     say(&summary::verdict(&accounts, observed.as_deref()));
-    for difference in &following.differences {
-        let event = &difference.row.event;
-        let (port, owner) = (event.lport.unwrap_or(0), event.pid.unwrap_or(0));
+    for Difference { what, row } in &following.differences {
+        let mut socket = row.event.proto.map(|x| format!("{x} ")).unwrap_or_default();
+        human::push_endpoint(&mut socket, row.event.laddr, row.event.lport);
+        if let Some(pid) = row.event.pid {
+            socket.push_str(&format!(" of pid {pid}"));
+        }
         say(&format!(
-            "a socket {}, repaired: port {port}, pid {owner}, {}",
-            difference.what, difference.row.state
+            "a socket {what}, repaired: {socket}, {}",
+            row.state
         ));
     }
     let open = following.table.iter().filter(|sight| sight.end.is_none());
@@ -167,8 +171,8 @@ impl Following {
             return false;
         }
         let now = self.now();
-        let gaps = rows.gaps.clone();
-        let differences = self.table.reconcile(rows, &gaps, now);
+        let scope = rows.scope.clone();
+        let differences = self.table.reconcile(rows, &scope, now);
         self.differences.extend(differences);
         // What differs is decided by one more.
         if self.table.in_doubt() {

@@ -293,8 +293,8 @@ impl Recording {
         }
         let Some(rows) = rows else { return Ok(()) };
         let (_, now) = self.now();
-        let gaps = rows.gaps.clone();
-        for difference in self.table.reconcile(rows, &gaps, now) {
+        let scope = rows.scope.clone();
+        for difference in self.table.reconcile(rows, &scope, now) {
             self.differences += 1;
             let mut event = difference.event(now);
             event.service = service::of(&event);

@@ -255,8 +255,8 @@ impl Top {
             status.seeded = true;
             return self.scene.table.seed(rows);
         }
-        let gaps = rows.gaps.clone();
-        let differences = self.scene.table.reconcile(rows, &gaps, now);
+        let scope = rows.scope.clone();
+        let differences = self.scene.table.reconcile(rows, &scope, now);
         status.differences += differences.len() as u64;
         for difference in differences {
             let event = difference.event(now);
