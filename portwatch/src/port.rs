@@ -145,12 +145,13 @@ impl Bind<'_> {
     }
 }
 
-/// A process that is connected to the port, and the address of the other end.
+/// A process that is connected to the port, where, and the address of the other end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client {
     /// `None` where it is hidden, or nobody has the connection any more.
     pub pid: Option<u32>,
     pub comm: Option<String>,
+    pub netns: Option<u32>,
     pub raddr: IpAddr,
 }
 
@@ -261,9 +262,10 @@ impl Report<'_> {
         counts
     }
 
-    /// Addresses at the other end of connections with this local port, the busiest first.
-    pub fn peers(&self) -> Vec<(IpAddr, usize)> {
-        count(self.others.iter().filter_map(|row| row.event.raddr))
+    /// Namespaces of connections with this local port and addresses at their other end, the busiest first.
+    pub fn peers(&self) -> Vec<((Option<u32>, IpAddr), usize)> {
+        let peers = self.others.iter().map(|row| &row.event);
+        count(peers.filter_map(|event| Some((event.netns, event.raddr?))))
     }
 
     /// Who here is connected to this port: the process and the address of the other end.
@@ -273,6 +275,7 @@ impl Report<'_> {
             Some(Client {
                 pid: event.pid,
                 comm: event.comm.map(|x| x.text().into_owned()),
+                netns: event.netns,
                 raddr: event.raddr?,
             })
         }))

@@ -40,11 +40,20 @@ impl Answer<'_> {
         let states = report.states().into_iter().map(|(netns, state, count)| {
             present(json!({"netns": netns, "state": state.as_str(), "count": count}))
         });
-        let peers = (report.peers().into_iter())
-            .map(|(addr, count)| json!({"raddr": addr.to_string(), "count": count}));
+        let peers = (report.peers().into_iter()).map(|((netns, addr), count)| {
+            present(json!({"netns": netns, "raddr": addr.to_string(), "count": count}))
+        });
         let clients = report.clients().into_iter().map(|(client, count)| {
-            let Client { pid, comm, raddr } = client;
-            present(json!({"pid": pid, "comm": comm, "raddr": raddr.to_string(), "count": count}))
+            let Client {
+                pid,
+                comm,
+                netns,
+                raddr,
+            } = client;
+            let raddr = raddr.to_string();
+            present(
+                json!({"netns": netns, "pid": pid, "comm": comm, "raddr": raddr, "count": count}),
+            )
         });
         // Where others may have it unseen, no bind is known to succeed.
         let all = self.rules.unseen.is_none();

@@ -120,7 +120,11 @@ impl Answer<'_> {
             _ => out.push_str(&words::holder(row)),
         }
         let _ = write!(out, " {} on {}", verb(proto), words::local(row));
-        self.put_place(out, row, context, style);
+        if let Some(container) = &context.container {
+            out.push_str(" in container ");
+            sanitize::push_str(out, container);
+        }
+        out.push_str(&elsewhere(event.netns, style));
         let started = event.pid.and_then(|pid| self.started.get(&pid));
         match (row.since, started) {
             (Some(since), _) => {
@@ -180,23 +184,18 @@ impl Answer<'_> {
             out.push('\n');
         }
     }
+}
 
-    /// Where it is, unless here.
-    fn put_place(&self, out: &mut String, row: &Row, context: &Context, style: &Style) {
-        if let Some(container) = &context.container {
-            out.push_str(" in container ");
-            sanitize::push_str(out, container);
-        }
-        let other = row.event.netns.filter(|&x| Some(x) != self.question.netns);
-        if let Some(netns) = other {
-            out.push_str(" in another network namespace (");
-            match style.netns_names.get(&netns) {
-                Some(name) => sanitize::push_str(out, name),
-                None => out.push_str(&netns.to_string()),
-            }
-            out.push(')');
-        }
-    }
+/// Behind what is in a network namespace: which, unless it is this one.
+fn elsewhere(netns: Option<u32>, style: &Style) -> String {
+    let Some(other) = netns.filter(|_| netns != style.netns) else {
+        return String::new();
+    };
+    let name = match style.netns_names.get(&other) {
+        Some(name) => sanitize::string(name),
+        None => other.to_string(),
+    };
+    format!(" in another network namespace ({name})")
 }
 
 fn put_user(out: &mut String, row: &Row, style: &Style) {
@@ -226,10 +225,17 @@ fn put_peers<'a>(out: &mut String, peers: impl Iterator<Item = &'a Peer>, separa
 
 fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
     put_list(out, "sockets", states(report, style.netns));
-    let peers = report.peers().into_iter();
-    let peers = peers.map(|(addr, count)| format!("{} ({count})", words::text(addr)));
+    // The busiest first, but before all others those of this namespace.
+    let mut peers = report.peers();
+    peers.sort_by_key(|((netns, _), _)| *netns != style.netns);
+    let peers = peers.into_iter().map(|((netns, addr), count)| {
+        let place = elsewhere(netns, style);
+        format!("{} ({count}){place}", words::text(addr))
+    });
     put_list(out, "peers", peers.collect());
-    let clients = report.clients().into_iter().map(|(client, count)| {
+    let mut clients = report.clients();
+    clients.sort_by_key(|(client, _)| client.netns != style.netns);
+    let clients = clients.into_iter().map(|(client, count)| {
         let comm = client.comm.unwrap_or_else(|| "?".to_owned());
         let comm = sanitize::string(&comm);
         let pid = client.pid.map_or(String::new(), |pid| format!("({pid})"));
@@ -237,7 +243,8 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
             1 => String::new(),
             many => format!(" x{many}"),
         };
-        format!("{comm}{pid} to {}{times}", words::text(client.raddr))
+        let place = elsewhere(client.netns, style);
+        format!("{comm}{pid} to {}{times}{place}", words::text(client.raddr))
     });
     put_list(out, "clients here", clients.collect());
 }

@@ -111,7 +111,7 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
         expect![[r#"
             8080/tcp: free here, nobody has it
               sockets      2 ESTAB in other namespaces, 1 TIME-WAIT in other namespaces
-              peers        10.0.0.2 (3)
+              peers        10.0.0.2 (2) in another network namespace (2), 10.0.0.2 (1) in another network namespace (blue)
             verdict: 8080/tcp is free: a bind succeeds
         "#]],
     );
@@ -124,7 +124,7 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
         expect![[r#"
             8080/tcp: nobody listens, but 1 other socket has it
               sockets      1 ESTAB, 2 ESTAB in other namespaces, 1 TIME-WAIT in other namespaces
-              peers        10.0.0.2 (4)
+              peers        10.0.0.2 (1), 10.0.0.2 (2) in another network namespace (2), 10.0.0.2 (1) in another network namespace (blue)
               bind         0.0.0.0: EADDRINUSE unless both set SO_REUSEADDR (ESTAB of x (pid 1) on 10.0.0.1, which this one includes)
               bind         [::]: EADDRINUSE unless both set SO_REUSEADDR (ESTAB of x (pid 1) on 10.0.0.1, which this one includes)
             verdict: a bind to 8080/tcp fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but x (pid 1) has it
@@ -137,7 +137,28 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
         expect![[r#"
             8080/tcp: free here, nobody has it
               sockets      1 TIME-WAIT in another namespace
-              peers        10.0.0.2 (1)
+              peers        10.0.0.2 (1) in another network namespace (2)
+            verdict: 8080/tcp is free: a bind succeeds
+        "#]],
+    );
+}
+
+#[test]
+fn clients_of_other_namespaces_are_told_with_theirs_and_come_last() {
+    let mut elsewhere = client("127.0.0.1:4001", "127.0.0.1:8080");
+    elsewhere.event.netns = Some(3);
+    let here = client("127.0.0.1:4000", "127.0.0.1:8080");
+    let question = Question {
+        protos: vec![Proto::Tcp],
+        ..question(None)
+    };
+    check(
+        question,
+        rules(),
+        &[elsewhere.clone(), elsewhere, here],
+        expect![[r#"
+            8080/tcp: free, nobody has it
+              clients here curl(99) to 127.0.0.1, curl(99) to 127.0.0.1 x2 in another network namespace (blue)
             verdict: 8080/tcp is free: a bind succeeds
         "#]],
     );

@@ -114,6 +114,7 @@ fn json_has_the_documented_keys() {
               "peers": [
                 {
                   "count": 1,
+                  "netns": 1,
                   "raddr": "127.0.0.1"
                 }
               ],
