@@ -208,6 +208,8 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
             .filter(|row| row.event.rport == Some(question.port))
             // What came in from that port is the other way round.
             .filter(|row| row.event.kind != Kind::Accept)
+            // What is left of one has no process any more.
+            .filter(|row| row.state != State::TimeWait)
             .filter(|row| {
                 question
                     .addr

@@ -49,6 +49,16 @@ fn a_listener_is_told_in_the_first_line() {
 }
 
 #[test]
+fn what_is_left_of_a_connection_is_no_client() {
+    let left = Row {
+        state: State::TimeWait,
+        ..client("127.0.0.1:40001", "127.0.0.1:8080")
+    };
+    let answer = answer(question(None), rules(), std::slice::from_ref(&left));
+    assert_eq!(answer.reports[0].clients(), []);
+}
+
+#[test]
 fn all_that_have_the_port_are_named_and_what_is_left_on_other_addresses() {
     let server = |addr: &str, pid| Row::server(Proto::Tcp, &format!("{addr}:8080"), pid, "srv");
     let left = |addr: &str| {
