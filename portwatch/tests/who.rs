@@ -5,11 +5,14 @@ mod program;
 mod promises;
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use elsewhere::listener_elsewhere;
 use program::{outcome, portwatch};
@@ -22,6 +25,7 @@ fn main() {
     let root = root();
     let lacks = |flags: &[&str]| unshare(flags, "true", &[]).is_none_or(|x| x.0 != Some(0));
     let user = lacks(&["-Urn"]).then_some("user namespaces and unshare");
+    let range = from_port(1).err().map(|_| "Linux 6.3");
     let pid = lacks(&PID).then_some("root and unshare");
     run(
         &[
@@ -31,6 +35,11 @@ fn main() {
             ("a_client_is_named_and_no_success_promised", None, client),
             ("a_connection_of_ipv6_may_be_in_the_way_of_ipv4", None, ipv6),
             ("wait_tells_who_failed_and_who_frees_it", root, wait),
+            (
+                "wait_tells_of_connections_made_from_there",
+                root.or(range),
+                wait_for_connections,
+            ),
             (
                 "a_privilege_counts_only_where_the_network_namespace_belongs",
                 user,
@@ -223,6 +232,63 @@ fn wait() {
     // SAFETY: no memory involved; the child is not waited for yet.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A socket that connects from this port without a bind, and leaves nothing behind.
+fn from_port(port: u16) -> std::io::Result<Socket> {
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    let range = u32::from(port) << 16 | u32::from(port);
+    // SAFETY: the descriptor is open, and the value is of the size told.
+    let refused = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            (&raw const range).cast(),
+            size_of_val(&range) as libc::socklen_t,
+        )
+    };
+    match refused {
+        0 => Ok(socket),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+fn wait_for_connections() {
+    let (server, at, _) = open();
+    let (free, port, text) = open();
+    drop(free);
+    let connect = || {
+        let socket = from_port(port).unwrap();
+        let server = SocketAddr::from(([127, 0, 0, 1], at));
+        socket.connect(&server.into()).unwrap();
+        socket
+    };
+    let before = connect();
+    let mut child = who(&[&text, "-t", "--wait", "-o", "json"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["protocols"][0]["states"][0]["state"], "ESTAB");
+    drop(before);
+    let freed = next();
+    assert_eq!(
+        (&freed["event"], &freed["lport"]),
+        (&"close".into(), &port.into())
+    );
+    let after = connect();
+    let taken = next();
+    assert_eq!(
+        (&taken["event"], &taken["lport"], &taken["pid"]),
+        (&"connect".into(), &port.into(), &std::process::id().into())
+    );
+    drop(after);
+    assert_eq!(next()["event"], "close");
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(server);
 }
 
 /// What a program prints in new namespaces, and its exit code; `None` without unshare(1).

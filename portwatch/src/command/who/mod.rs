@@ -20,7 +20,7 @@ use crate::event::{Event, Kind, Proto};
 use crate::exit::Exit;
 use crate::filter::{Filter, Span, Spans};
 use crate::machine;
-use crate::port::{self, Question, Rules};
+use crate::port::{self, Question, Report, Rules};
 use crate::row::Row;
 use crate::service;
 use crate::snapshot::{self, Snapshot};
@@ -47,7 +47,7 @@ pub async fn run(args: WhoArgs) -> Result<Exit> {
     let mut output = Output::open(None)?;
     let limits = match session {
         Some(path) => past::answer(&args, path, &mut output.buffer)?,
-        None => answer(&args, &mut output.buffer)?,
+        None => answer(&args, watch.as_mut(), &mut output.buffer)?,
     };
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
@@ -89,8 +89,8 @@ fn question(args: &WhoArgs, netns: Option<u32>) -> Question {
     }
 }
 
-/// Appends the answer; returns what could not be seen.
-fn answer(args: &WhoArgs, out: &mut Vec<u8>) -> Result<Vec<String>> {
+/// Appends the answer, which `watch` goes on from; returns what could not be seen.
+fn answer(args: &WhoArgs, watch: Option<&mut Watch>, out: &mut Vec<u8>) -> Result<Vec<String>> {
     let question = question(args, own_netns());
     let options = snapshot::Options {
         holders: true,
@@ -102,6 +102,9 @@ fn answer(args: &WhoArgs, out: &mut Vec<u8>) -> Result<Vec<String>> {
     }
     let rules = rules(&question);
     let reports = port::reports(&question, &rules, &rows);
+    if let Some(watch) = watch {
+        watch.begin(&reports);
+    }
     let answer = Answer {
         started: started(reports.iter().flat_map(|x| &x.servers)),
         question,
@@ -172,13 +175,13 @@ struct Watch {
     filter: Filter,
     lines: Lines,
     holders: Holders,
-    /// Sockets that were bound to the port while this looked on.
+    /// Sockets that have the port by a bind or a connect.
     bound: HashSet<u64>,
 }
 
 impl Watch {
     fn start(args: &WhoArgs) -> Result<Self> {
-        let kinds = vec![Kind::Bind, Kind::Listen, Kind::Close];
+        let kinds = vec![Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
         let signals = Signals::new(false).context("waiting for signals")?;
         let mut source = Source::start(&source::Options {
             live: live::Options {
@@ -225,8 +228,15 @@ impl Watch {
         })
     }
 
-    /// Whether the event takes or frees the port, or fails to. The end of an accepted connection does
-    /// not; that of a socket that was bound first does, whatever it was connected to.
+    /// What has the port now.
+    fn begin(&mut self, reports: &[Report<'_>]) {
+        let rows = (reports.iter()).flat_map(|x| x.servers.iter().chain(x.others.iter().copied()));
+        let own = rows.filter(|row| row.event.kind != Kind::Accept);
+        self.bound.extend(own.filter_map(|row| row.event.sock));
+    }
+
+    /// Whether the event takes or frees the port, or fails to. An accepted connection does
+    /// neither; one that was made from there does both, whatever it was connected to.
     fn concerns(&mut self, event: &Event) -> bool {
         if !self.filter.matches(event) || event.lport != Some(self.target.port) {
             return false;
@@ -237,6 +247,9 @@ impl Watch {
         match (event.kind, event.sock) {
             (Kind::Close, Some(sock)) => self.bound.remove(&sock) || event.rport.is_none(),
             (Kind::Close, None) => event.rport.is_none(),
+            (Kind::Connect, _) if event.error.is_some() => false,
+            // Of one that was bound before it is no news.
+            (Kind::Connect, Some(sock)) => self.bound.insert(sock),
             (_, Some(sock)) if event.error.is_none() => {
                 self.bound.insert(sock);
                 true
