@@ -46,7 +46,7 @@ fn main() {
                 privilege,
             ),
             (
-                "owners_outside_of_the_pid_namespace_are_said_to_be_hidden",
+                "processes_outside_of_the_pid_namespace_are_said_to_be_hidden",
                 pid,
                 pid_namespace,
             ),
@@ -335,7 +335,7 @@ fn pid_namespace() {
     let program = env!("CARGO_BIN_EXE_portwatch");
     let (_, json, stderr) = unshare(&PID, program, &["who", &port, "-t", "-o", "json"]).unwrap();
     let hidden = "processes outside of this pid namespace cannot be seen: owners of their sockets \
-                  are not shown";
+                  are not shown, and sockets of network namespaces that only they are in are missing";
     let (limits, owner) = limits_and_owner(&json);
     assert!(limits.contains(hidden), "{json}");
     assert!(stderr.contains(hidden), "{stderr}");
@@ -344,6 +344,12 @@ fn pid_namespace() {
     let polling = ["trace", "--from", "poll", "-d", "10ms"];
     let (_, _, stderr) = unshare(&PID, program, &polling).unwrap();
     assert!(stderr.contains(hidden), "{stderr}");
+    // Nor does it see those that have sockets where there are none here.
+    let alone = [&PID[..], &["-n"]].concat();
+    for args in [&["list"][..], &["list", "-d", "10ms"]] {
+        let (_, _, stderr) = unshare(&alone, program, args).unwrap();
+        assert!(stderr.contains(hidden), "{args:?}: {stderr}");
+    }
 }
 
 /// The answer for a tcp port to root without this capability.

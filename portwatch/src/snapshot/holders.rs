@@ -40,8 +40,8 @@ pub struct Holders {
     /// Told by the kernel, which needs no permission of the processes.
     by_kernel: bool,
     /// Processes outside of this pid namespace are not seen.
-    pub outside: bool,
-    /// Sockets of this machine that have an inode and no holder here.
+    outside: bool,
+    /// Sockets of this machine that have an inode and no holder, though the kernel told.
     lonely: usize,
 }
 
@@ -121,8 +121,11 @@ impl Holders {
             .map(|(_, pid)| *pid)
     }
 
-    /// Counts those without a holder here.
+    /// Counts those without a holder where the kernel told: it may hide what nobody may look into.
     pub fn count_lonely(&mut self, sockets: &Packed) {
+        if !self.by_kernel {
+            return;
+        }
         let inodes = sockets.iter().filter_map(|socket| socket.inode);
         self.lonely = inodes.filter(|&x| self.of(x).next().is_none()).count();
     }
@@ -145,15 +148,16 @@ impl Holders {
                 needs_root(false)
             ));
         }
-        if self.lonely > 0 && self.by_kernel {
+        if self.lonely > 0 {
             limits.push(format!(
                 "the kernel tells no owner of {}",
                 plural(self.lonely, "socket", "sockets")
             ));
-        } else if self.lonely > 0 && self.outside {
+        }
+        if self.outside {
             limits.push(
-                "processes outside of this pid namespace cannot be seen: owners of their sockets \
-                 are not shown"
+                "processes outside of this pid namespace cannot be seen: owners of their sockets are \
+                 not shown, and sockets of network namespaces that only they are in are missing"
                     .to_owned(),
             );
         }

@@ -111,9 +111,8 @@ pub fn rows(options: &Options) -> Result<Rows> {
         gaps,
     } = sockets;
     let mut holders = holders?;
-    // The kernel's own sockets have no holder either, so this only counts where processes are hidden: those
-    // outside of this pid namespace, or from the iterator too what nobody may look into.
-    if options.holders && root.is_none() && (denied > 0 || holders.outside) {
+    // The kernel's own sockets have no holder either, so this only counts where processes are hidden.
+    if denied > 0 {
         holders.count_lonely(&list);
     }
     limits.extend(holders.limits());

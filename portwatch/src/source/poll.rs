@@ -59,10 +59,7 @@ impl Poll {
         };
         let mut owners = Owners::new(options.proc_root.as_deref());
         let first = snapshot::read(&reading)?;
-        let mut holders = Holders::read(root(&reading))?;
-        if holders.outside && options.proc_root.is_none() {
-            holders.count_lonely(&first.list);
-        }
+        let holders = Holders::read(root(&reading))?;
         let mut limits = first.limits;
         limits.extend(holders.limits());
         let mut troubles = first.gaps.iter().filter(|gap| gap.why != Why::Absent);
