@@ -25,6 +25,8 @@ const SECOND: u64 = 1_000_000_000;
 
 fn main() {
     let root = root();
+    let unshares = inside().arg("true").stderr(Stdio::null()).status();
+    let inside = (!unshares.is_ok_and(|x| x.success())).then_some("root and unshare");
     run(
         &[
             ("sockets_come_and_go", None, come_and_go),
@@ -34,6 +36,7 @@ fn main() {
             ("every_end_gives_the_terminal_back", None, ends),
             ("a_stop_gives_the_terminal_to_the_shell", None, stops),
             ("a_terminal_that_goes_away_is_a_normal_end", None, gone),
+            ("what_cannot_be_seen_is_told_at_the_end", inside, unseen),
             ("a_session_is_played", None, played),
             ("without_a_terminal_it_says_what_to_do", None, no_terminal),
         ],
@@ -148,14 +151,15 @@ impl Top {
         unsafe { libc::kill(child.trim().parse().unwrap(), number) };
     }
 
-    /// Waits for its end, which has to be a good one.
-    fn ended(mut self) {
+    /// Waits for its end, which has to be a good one, and gives what it said then.
+    fn ended(mut self) -> String {
         assert!(self.child.wait().unwrap().success());
-        self.until("the words at the end", |text| text.contains("complete: "));
+        let said = self.until("the words at the end", |text| text.contains("complete: "));
         self.given_back();
         let after = settings(&self.terminal);
         let flags = |x: &libc::termios| (x.c_iflag, x.c_oflag, x.c_lflag);
         assert_eq!(flags(&after), flags(&self.before));
+        said
     }
 
     /// Looks whether the screen is as it was before.
@@ -411,6 +415,25 @@ fn ends() {
         top.press(keys);
         top.ended();
     }
+}
+
+/// Runs what follows in a pid namespace with a /proc of its own.
+fn inside() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["-p", "-f", "--mount-proc", "--"]);
+    command
+}
+
+fn unseen() {
+    let mut command = inside();
+    command.arg(env!("CARGO_BIN_EXE_portwatch"));
+    command.args(["top", "--from", "poll"]);
+    let mut top = Top::run(command);
+    top.press("q");
+    let said = top.ended();
+    assert!(said.contains("portwatch: polling every 200ms: "), "{said}");
+    let outside = "portwatch: processes outside of this pid namespace cannot be seen";
+    assert!(said.contains(outside), "{said}");
 }
 
 /// By the key and by the signal, under a shell that continues it when a line is typed.

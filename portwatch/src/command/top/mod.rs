@@ -13,7 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::MissedTickBehavior;
 
 use super::compare::{Compare, Step};
-use super::list::{netns_names, own_netns};
+use super::list::{hint, netns_names, own_netns};
 use super::signals::{Asked, ScreenSignals};
 use super::trace::{Particular, not_observed, polling, summary, unused};
 use super::{filter, say, wrong_usage};
@@ -104,10 +104,16 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     // First of all the terminal: detaching takes a moment.
     drop(terminal);
     ended?;
+    // The screen's first line has room for a part of what could not be seen.
     let observed = match &source {
         Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) | Source::Session(_) => None,
+        Source::Poll(poll, why) => {
+            say(&polling(poll, why.as_ref()));
+            None
+        }
+        Source::Session(_) => None,
     };
+    hint(&top.scene.status.limits);
     let accounts = source.finish(&mut Vec::new())?;
     say(&summary::verdict(&accounts, observed.as_deref()));
     let differences = top.scene.status.differences;
