@@ -1,6 +1,6 @@
 //! Sockets that serve one address together (SO_REUSEPORT, udp with SO_REUSEADDR) as one row.
 
-use crate::event::Proto;
+use crate::event::{Event, Peer, Proto};
 use crate::row::{Row, State};
 
 /// Joins servers with the same namespace, protocol, family, address, device and port, of rows in the order
@@ -71,6 +71,14 @@ pub fn is_server(state: State, proto: Option<Proto>) -> bool {
 pub fn is_group(row: &Row) -> bool {
     // Only joining takes away both from a socket that somebody can have; events tell no inode.
     serves(row) && row.inode.is_none() && row.event.sock.is_none()
+}
+
+/// Processes that hold a socket, or one of a group, each once, by their pid.
+pub fn processes(event: &Event) -> Vec<&Peer> {
+    let mut peers: Vec<&Peer> = event.holders.iter().flatten().collect();
+    peers.sort_by_key(|x| x.pid);
+    peers.dedup_by_key(|x| x.pid);
+    peers
 }
 
 fn join(first: &mut Row, mut other: Row) {

@@ -30,8 +30,8 @@ fn put_word(out: &mut String, word: &str) {
     out.push('"');
 }
 
-pub fn put_peers(out: &mut String, peers: &[Peer]) {
-    for (i, peer) in peers.iter().enumerate() {
+pub fn put_peers<'a>(out: &mut String, peers: impl IntoIterator<Item = &'a Peer>) {
+    for (i, peer) in peers.into_iter().enumerate() {
         if i > 0 {
             out.push(',');
         }

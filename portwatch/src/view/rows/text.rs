@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use crate::event::{Comm, Event, Field, Peer};
+use crate::event::{Comm, Event, Field};
+use crate::group;
 use crate::row::{Column, Row};
 use crate::sanitize;
 use crate::usual;
@@ -312,14 +313,12 @@ impl Head {
 
 /// Processes that have it open besides the owner: pids as ranges, with the name where it differs.
 fn put_others(out: &mut String, event: &Event) {
-    let is_other = |peer: &&Peer| Some(peer.pid) != event.pid;
-    let mut others: Vec<&Peer> = event.holders.iter().flatten().filter(is_other).collect();
+    let mut others = group::processes(event);
+    others.retain(|x| Some(x.pid) != event.pid);
     if others.is_empty() {
         return;
     }
     let own = event.comm.as_ref().map(Comm::text);
-    others.sort_by_key(|x| x.pid);
-    others.dedup_by_key(|x| x.pid);
     let mut runs: Vec<(&str, u32, u32)> = Vec::new();
     for peer in others {
         match runs.last_mut() {
@@ -350,7 +349,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::event::{Comm, Context, Proto};
+    use crate::event::{Comm, Context, Peer, Proto};
     use crate::row::State;
     use crate::service;
 

@@ -6,6 +6,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 use crate::errno;
 use crate::event::{Kind, Peer};
+use crate::group;
 use crate::row::Row;
 use crate::sanitize;
 use crate::table::{Key, Sight, Table};
@@ -143,11 +144,6 @@ impl Details {
 
     fn process(&self, list: &mut Names) {
         let event = &self.row.event;
-        let peers = |peers: &[Peer]| {
-            let mut out = String::new();
-            put_peers(&mut out, peers);
-            out.replace(',', ", ")
-        };
         let process = match (&event.comm, event.pid) {
             (Some(comm), Some(pid)) => format!("{}({pid})", sanitize::text(comm.bytes())),
             _ => "nobody known".to_owned(),
@@ -165,11 +161,11 @@ impl Details {
         );
         let uid = event.uid.map(|uid| uid.to_string());
         list.text("user", context.user.as_deref().or(uid.as_deref()));
-        list.maybe("parents", context.parents.as_deref().map(peers));
+        list.maybe("parents", context.parents.as_ref().map(peers));
         list.text("container", context.container.as_deref());
         list.text("unit", context.unit.as_deref());
         list.text("cgroup", context.cgroup.as_deref());
-        list.maybe("held by", event.holders.as_deref().map(peers));
+        list.put("held by", peers(group::processes(event)));
     }
 
     fn numbers(&self, list: &mut Names) {
@@ -222,6 +218,13 @@ impl Names {
     fn text(&mut self, name: &'static str, value: Option<&str>) {
         self.put(name, sanitize::string(value.unwrap_or_default()));
     }
+}
+
+/// Processes with what is between them.
+fn peers<'a>(peers: impl IntoIterator<Item = &'a Peer>) -> String {
+    let mut out = String::new();
+    put_peers(&mut out, peers);
+    out.replace(',', ", ")
 }
 
 /// A name and its value, which goes on below where it began.

@@ -152,10 +152,8 @@ impl Answer<'_> {
             put_name(out, "parents");
             put_peers(out, parents.iter(), " < ");
         }
-        let others = event.holders.iter().flatten();
-        let mut others: Vec<&Peer> = others.filter(|x| Some(x.pid) != event.pid).collect();
-        others.sort_by_key(|x| x.pid);
-        others.dedup_by_key(|x| x.pid);
+        let mut others = group::processes(event);
+        others.retain(|x| Some(x.pid) != event.pid);
         if !others.is_empty() {
             put_name(out, "also open in");
             put_peers(out, others.into_iter(), ", ");

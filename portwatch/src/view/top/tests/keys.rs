@@ -144,6 +144,19 @@ fn sockets_that_share_an_address_are_one_line() {
 }
 
 #[test]
+fn a_process_with_several_of_the_sockets_is_named_once() {
+    let (mut scene, mut another) = workers();
+    (another.kind, another.sock) = (Kind::Listen, Some(4));
+    scene.table.apply(&another);
+    let mut screen = screen();
+    press(&mut screen, &scene, &[KeyCode::Enter]);
+    let details = lines(&draw(&mut screen, &scene, 80, 24));
+    assert!(details.contains("4 share the address"), "{details}");
+    let holders = "held by     nginx(812), nginx(813), nginx(814)";
+    assert!(details.contains(holders), "{details}");
+}
+
+#[test]
 fn any_member_is_found_and_the_line_stays_when_its_first_one_goes() {
     let (mut scene, end) = workers();
     let mut screen = screen();
