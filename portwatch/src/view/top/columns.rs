@@ -315,7 +315,9 @@ fn put_queue(out: &mut String, sight: &Sight, row: &Row) {
             if row.recv_queue.is_none() {
                 out.push('?');
             }
-            out.push('/');
+            if backlog.is_some() {
+                out.push('/');
+            }
             put_number(out, backlog);
         }
         (_, _) if row.event.proto == Some(Proto::Udp) => put_number(out, row.recv_queue),

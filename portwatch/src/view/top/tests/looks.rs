@@ -40,6 +40,17 @@ fn everything_is_in_sight_at_80_by_24() {
     );
 }
 
+#[test]
+fn a_backlog_that_nobody_told_is_left_out() {
+    let mut listen = samples::typical().remove(0);
+    (listen.sock, listen.backlog) = (Some(1), None);
+    let text = lines(&draw(&mut screen(), &scene(&[listen]), 80, 24));
+    let line = text.lines().find(|line| line.contains("0.0.0.0:80"));
+    let expected =
+        "tcp   0.0.0.0:80                  812 nginx                   ?        0      1s";
+    assert_eq!(line, Some(expected));
+}
+
 /// A server, one that wanted the same port, a client that is served, and one that is not.
 #[test]
 fn the_readme_shows_the_screen_as_it_is() {
