@@ -178,11 +178,16 @@ pub fn read_status(directory: &Path) -> Status {
 /// as in a tree that is not whole, from comm and status. `None` when nothing tells its name.
 fn read_process(root: &Path, pid: u32) -> Option<Process> {
     let directory = root.join(pid.to_string());
-    let (comm, ppid) = read_stat(&directory).or_else(|| {
+    let Stat { comm, ended, ppid } = read_stat(&directory).or_else(|| {
         let status = read_status(&directory);
-        let comm = read_comm(&directory).or(status.comm)?;
-        Some((comm, status.ppid.unwrap_or_default()))
+        Some(Stat {
+            comm: read_comm(&directory).or(status.comm)?,
+            ended: false,
+            ppid: status.ppid.unwrap_or_default(),
+        })
     })?;
+    let other = ended.then(|| running_thread(&directory)).flatten();
+    let directory = other.unwrap_or(directory);
     let exe = std::fs::read_link(directory.join("exe")).ok();
     let exe = exe.map(|path| {
         sanitize::utf8(path.as_os_str().as_encoded_bytes())
@@ -198,15 +203,34 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
     })
 }
 
-/// Name and parent.
-fn read_stat(directory: &Path) -> Option<(Comm, u32)> {
+/// Of proc_pid_stat(5).
+struct Stat {
+    comm: Comm,
+    /// The process, or only its first thread: then what it runs is told by the others.
+    ended: bool,
+    ppid: u32,
+}
+
+fn read_stat(directory: &Path) -> Option<Stat> {
     let stat = file::read(&directory.join("stat")).ok()?;
     // pid (comm) state ppid …; comm may hold anything, parentheses too.
     let open = stat.iter().position(|&b| b == b'(')?;
     let close = stat.iter().rposition(|&b| b == b')')?;
     let comm = stat.get(open + 1..close)?.into();
     let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
-    Some((comm, rest.split(' ').nth(1)?.parse().ok()?))
+    let mut rest = rest.split(' ');
+    Some(Stat {
+        comm,
+        ended: rest.next() == Some("Z"),
+        ppid: rest.next()?.parse().ok()?,
+    })
+}
+
+/// The directory of a thread of a process that has not ended.
+fn running_thread(directory: &Path) -> Option<PathBuf> {
+    let threads = std::fs::read_dir(directory.join("task")).ok()?;
+    let mut threads = threads.flatten().map(|thread| thread.path());
+    threads.find(|thread| read_stat(thread).is_some_and(|stat| !stat.ended))
 }
 
 fn read_comm(directory: &Path) -> Option<Comm> {
@@ -215,14 +239,14 @@ fn read_comm(directory: &Path) -> Option<Comm> {
     (!text.is_empty()).then(|| text.into())
 }
 
-/// Arguments of a running process.
+/// Arguments of a running process, as far as it has some.
 pub fn read_args(pid: u32) -> Option<Vec<String>> {
     args_in(Path::new(&format!("/proc/{pid}")))
 }
 
 fn args_in(directory: &Path) -> Option<Vec<String>> {
     let text = file::read(&directory.join("cmdline")).ok()?;
-    Some(crate::decode::args(&text))
+    Some(crate::decode::args(&text)).filter(|args| !args.is_empty())
 }
 
 /// The version 2 path, or the one of the version 1 hierarchy that tells most.

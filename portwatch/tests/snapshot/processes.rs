@@ -225,10 +225,21 @@ pub fn first_thread_ended() {
     let mut process = Sleeper(command.spawn().unwrap());
     let stdout = process.0.stdout.as_mut().unwrap();
     stdout.read_exact(&mut [0]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let exe = std::env::current_exe().unwrap();
+    let exe = exe.to_str().unwrap();
     for options in by_every_means() {
         let all = snapshot(&options);
+        let own = row(&all, own, None).event.context.clone().unwrap();
         for port in [4714, 4715] {
-            assert_eq!(row(&all, port, None).event.pid, Some(process.0.id()));
+            let event = &row(&all, port, None).event;
+            assert_eq!(event.pid, Some(process.0.id()));
+            let context = event.context.as_ref().unwrap();
+            assert_eq!(context.exe.as_deref(), Some(exe));
+            let args = context.args.as_ref().unwrap();
+            assert_eq!(args[..], [exe, WITHOUT_FIRST_THREAD]);
+            assert_eq!(context.cgroup, own.cgroup);
         }
     }
 }
