@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -50,6 +51,11 @@ fn main() {
             ("a_closed_pipe_is_a_normal_end", None, closed_pipe),
             ("help_that_cannot_be_written_is_a_failure", None, full_disk),
             ("other_namespaces_are_listed_as_such", root, namespaces),
+            (
+                "names_of_namespaces_here_are_not_for_another_proc",
+                root,
+                named_namespace,
+            ),
             (
                 "an_ordinary_user_gets_one_hint_and_no_error",
                 root,
@@ -444,6 +450,24 @@ fn namespaces() {
     let table = prints(&["-P", &port, "--netns", &netns_filter]);
     assert!(table.contains("WHERE"), "{table}");
     assert!(table.contains(&format!("net:{netns}")), "{table}");
+    drop(own);
+}
+
+fn named_namespace() {
+    let (own, port) = listener();
+    let child = listener_elsewhere(port);
+    let name = format!("pw{}", std::process::id());
+    let place = Path::new("/run/netns").join(&name);
+    std::fs::create_dir_all("/run/netns").unwrap();
+    let namespace = format!("/proc/{}/ns/net", child.0.id());
+    std::os::unix::fs::symlink(namespace, &place).unwrap();
+    let port = port.to_string();
+    let here = prints(&["-P", &port]);
+    let elsewhere = prints(&["-P", &port, "--proc-root", "/proc"]);
+    std::fs::remove_file(&place).unwrap();
+    assert!(here.contains(&name), "{here}");
+    assert!(elsewhere.contains("net:"), "{elsewhere}");
+    assert!(!elsewhere.contains(&name), "{elsewhere}");
     drop(own);
 }
 

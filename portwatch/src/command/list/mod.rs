@@ -66,7 +66,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
             };
             let style = match &past {
                 Some(past) => past.style(args.numeric),
-                None => style(args.numeric),
+                None => style(args.numeric, args.source.proc_root.as_deref()),
             };
             Rows::Text(Text::new(layout, style))
         }
@@ -152,8 +152,8 @@ impl Wanted {
     }
 }
 
-/// How tables of rows look here and now.
-pub fn style(numeric: bool) -> Style {
+/// How tables of rows look here and now. `proc_root`: see [`netns_names`].
+pub fn style(numeric: bool, proc_root: Option<&Path>) -> Style {
     let lines = screen::style(numeric, true);
     Style {
         colour: lines.colour,
@@ -167,7 +167,7 @@ pub fn style(numeric: bool) -> Style {
         zone: lines.zone,
         now: now(),
         netns: own_netns(),
-        netns_names: netns_names(),
+        netns_names: netns_names(proc_root),
     }
 }
 
@@ -183,9 +183,9 @@ pub fn own_netns() -> Option<u32> {
     u32::try_from(inode).ok()
 }
 
-/// The namespaces that ip-netns(8) gave a name.
-pub fn netns_names() -> HashMap<u32, String> {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+/// The namespaces that ip-netns(8) gave a name. None of another `proc_root`: those here may be others there.
+pub fn netns_names(proc_root: Option<&Path>) -> HashMap<u32, String> {
+    let Some(Ok(entries)) = proc_root.is_none().then(|| std::fs::read_dir("/run/netns")) else {
         return HashMap::new();
     };
     (entries.flatten())

@@ -68,7 +68,7 @@ impl Past {
             netns: self.netns,
             // Namespaces of this machine have nothing to do with it.
             netns_names: HashMap::new(),
-            ..style(numeric)
+            ..style(numeric, None)
         }
     }
 }

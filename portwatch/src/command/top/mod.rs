@@ -5,6 +5,7 @@ mod player;
 mod playing;
 mod terminal;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -60,7 +61,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
         netns: own_netns(),
-        netns_names: netns_names(),
+        netns_names: netns_names(args.source.proc_root.as_deref()),
         zone: time::local(),
     };
     let limits = Limits {
@@ -93,6 +94,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         scene,
         events,
         compare: Compare::new(args.source.proc_root.clone()),
+        proc_root: args.source.proc_root,
         clock: Clock::new(),
         drawn: None,
     };
@@ -153,6 +155,7 @@ struct Top {
     /// Which events are shown.
     events: Filter,
     compare: Compare,
+    proc_root: Option<PathBuf>,
     clock: Clock,
     /// What was drawn last: version of the table, second. `None`: draw in any case.
     drawn: Option<(u64, u64)>,
@@ -254,7 +257,8 @@ impl Top {
     fn snapshot(&mut self, rows: Box<Rows>) {
         let now = self.now();
         // Some may have got a name since.
-        self.screen.name_namespaces(netns_names());
+        let names = netns_names(self.proc_root.as_deref());
+        self.screen.name_namespaces(names);
         let status = &mut self.scene.status;
         status.limits.clone_from(&rows.limits);
         if !status.seeded {

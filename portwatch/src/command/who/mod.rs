@@ -114,7 +114,9 @@ fn answer(args: &WhoArgs, watch: Option<&mut Watch>, out: &mut Vec<u8>) -> Resul
         past: None,
     };
     match args.output {
-        ReportFormat::Text => out.extend_from_slice(answer.text(&style(args.numeric)).as_bytes()),
+        ReportFormat::Text => {
+            out.extend_from_slice(answer.text(&style(args.numeric, None)).as_bytes())
+        }
         ReportFormat::Json => answer.put_json(out),
     }
     Ok(limits)
