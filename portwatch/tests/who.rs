@@ -353,8 +353,8 @@ fn pid_namespace() {
 }
 
 /// The answer for a tcp port to root without this capability.
-fn answer_without(capability: libc::c_ulong, port: &str) -> String {
-    let mut command = who(&[port, "-t", "-o", "json"]);
+fn answer_without(capability: libc::c_ulong, args: &[&str]) -> String {
+    let mut command = who(&[args, &["-t", "-o", "json"]].concat());
     // SAFETY: one system call, which takes numbers only.
     let drop = move || match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability) } {
         0 => Ok(()),
@@ -372,7 +372,7 @@ fn not_entered() {
     let (listener, at, port) = open();
     drop(listener);
     let elsewhere = listener_elsewhere(at);
-    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_ADMIN, &port));
+    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_ADMIN, &[&port]));
     assert_eq!(owner, Some(elsewhere.0.id().into()));
     let told = "cannot be entered, which needs CAP_SYS_ADMIN, and ";
     assert!(limits.contains(told), "{limits}");
@@ -383,7 +383,7 @@ fn not_entered() {
 fn told_by_the_kernel() {
     const CAP_SYS_PTRACE: libc::c_ulong = 19;
     let (_listener, _, port) = open();
-    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_PTRACE, &port));
+    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_PTRACE, &[&port]));
     // Older kernels do not tell.
     let shown = owner == Some(std::process::id().into());
     assert_eq!(
@@ -391,4 +391,10 @@ fn told_by_the_kernel() {
         !shown,
         "{limits}"
     );
+    // Polling does not ask it.
+    let polling = [port.as_str(), "--from", "poll"];
+    let (limits, owner) = limits_and_owner(&answer_without(CAP_SYS_PTRACE, &polling));
+    assert_eq!(owner, None);
+    let told = "owners of their sockets are not shown";
+    assert!(limits.contains(told), "{limits}");
 }

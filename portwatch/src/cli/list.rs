@@ -104,8 +104,8 @@ pub struct ListArgs {
     pub sort: Sort,
 
     /// Follow events for this long before the table is printed: seconds, or 500ms, 10s, 5m, 1h. It
-    /// then also tells since when, by whom a socket was opened, and how many were accepted. --from,
-    /// --interval and --probes are about these events
+    /// then also tells since when, by whom a socket was opened, and how many were accepted. --interval
+    /// and --probes are about these events
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Source")]
     #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,

@@ -80,7 +80,7 @@ pub struct WhoArgs {
     #[arg(long)]
     pub wait: bool,
 
-    /// The FILE of a session; `poll`: with --wait, poll even where eBPF would do
+    /// The FILE of a session; `poll`: without eBPF, with --wait as well
     #[arg(long, value_name = "SOURCE")]
     pub from: Option<SourceChoice>,
 

@@ -1,7 +1,6 @@
 //! When snapshots are taken and handed to the table: at the start, now and then, and soon when
 //! something is lost or in doubt.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -50,14 +49,13 @@ pub enum Step {
 }
 
 impl Compare {
-    /// The first snapshot is taken at once. `proc_root`: see [`snapshot::Options`].
-    pub fn new(proc_root: Option<PathBuf>) -> Self {
+    /// The first snapshot is taken at once.
+    pub fn new(options: snapshot::Options) -> Self {
         Self {
             options: snapshot::Options {
-                proc_root,
                 holders: true,
                 tcp_info: true,
-                ..snapshot::Options::default()
+                ..options
             },
             stage: Stage::Resting(Instant::now()),
             started: Instant::now(),

@@ -15,7 +15,7 @@ mod socket;
 use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -43,6 +43,8 @@ pub struct Options {
     pub listening: bool,
     /// Whose sockets they are: owners and holders.
     pub holders: bool,
+    /// Those from /proc also where the kernel would tell them by eBPF.
+    pub without_ebpf: bool,
     /// Bytes, rtt and retransmits of tcp connections.
     pub tcp_info: bool,
     /// Rows in the order of [`Row::place`]; else they have none.
@@ -98,6 +100,7 @@ pub fn rows(options: &Options) -> Result<Rows> {
         let holders = match root {
             _ if !options.holders => Ok(Holders::default()),
             Some(root) => Holders::read(root),
+            None if options.without_ebpf => Holders::read(Path::new("/proc")),
             None => Holders::of_machine(),
         };
         (sockets.join(), holders)

@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow};
 
 use crate::event::Event;
 use crate::machine::same_numbers;
+use crate::snapshot;
 use accounts::Accounts;
 use live::Live;
 use poll::Poll;
@@ -28,6 +29,17 @@ pub struct Options {
     pub choice: Choice,
     /// A command is to be followed, by its number.
     pub command: bool,
+}
+
+impl Options {
+    /// How to read open sockets beside these events.
+    pub fn snapshot(&self) -> snapshot::Options {
+        snapshot::Options {
+            proc_root: self.poll.proc_root.clone(),
+            without_ebpf: self.choice == Choice::Poll,
+            ..snapshot::Options::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,7 @@ const ALL: Options = Options {
     proc_root: None,
     listening: false,
     holders: true,
+    without_ebpf: false,
     tcp_info: true,
     in_order: true,
 };

@@ -33,7 +33,7 @@ pub async fn rows(
     greet(&mut source, particular);
     let mut following = Following {
         table: Table::new(Limits::default()),
-        compare: Compare::new(options.poll.proc_root.clone()),
+        compare: Compare::new(options.snapshot()),
         clock: Clock::new(),
         seeded: false,
         last: Last::No,

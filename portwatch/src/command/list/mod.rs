@@ -37,7 +37,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         filter: filter::new::<Row>(args.filter).map_err(wrong_usage)?,
     };
     let tier = args.probes.probes.tier();
-    let followed = source::Options {
+    let source = source::Options {
         poll: args.source.poll_options(),
         choice: args.source.choice(tier),
         live: live::Options {
@@ -75,7 +75,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
     let (rows, limits): (Box<dyn Iterator<Item = Row>>, _) = match (past, args.duration) {
         (Some(past), _) => (in_order(past.rows), past.limits),
         (None, Some(duration)) => {
-            let snapshot = followed::rows(&followed, duration, &particular).await?;
+            let snapshot = followed::rows(&source, duration, &particular).await?;
             (in_order(snapshot.rows), snapshot.limits)
         }
         (None, None) => {
@@ -84,7 +84,7 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
                 holders: true,
                 tcp_info: true,
                 in_order: true,
-                proc_root: args.source.proc_root,
+                ..source.snapshot()
             })?;
             let limits = std::mem::take(&mut rows.limits);
             (Box::new(rows), limits)

@@ -87,7 +87,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let key = key.map(Arc::new);
     let (files, file) = Files::open(&args, key.as_deref())?;
     let tier = args.probes.probes.tier();
-    let mut source = Source::start(&source::Options {
+    let options = source::Options {
         poll: args.source.poll_options(),
         choice: args.source.choice(tier),
         live: live::Options {
@@ -98,7 +98,8 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
             ..live::Options::default()
         },
         command: command.is_some(),
-    })?;
+    };
+    let mut source = Source::start(&options)?;
     let particular = Particular {
         interval: args.source.interval.is_some(),
         ring_size: args.ring_size.is_some(),
@@ -152,9 +153,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let thread = std::thread::Builder::new().name("recorder".to_owned());
     let thread = thread.spawn(move || recorder.record(file, messages))?;
     let shown = args.output.is_none() && command.is_none();
-    let compare = command
-        .is_none()
-        .then(|| Compare::new(args.source.proc_root.clone()));
+    let compare = (command.is_none()).then(|| Compare::new(options.snapshot()));
     let mut feed = Feed::new(to, news, compare, shared, Progress::new(shown));
     let why = feed
         .follow(&mut source, &mut signals, args.duration, running.as_mut())

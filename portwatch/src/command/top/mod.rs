@@ -75,7 +75,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         ring_size: args.ring_size.is_some(),
         ..Particular::default()
     };
-    let mut source = Source::start(&source::Options {
+    let options = source::Options {
         poll: args.source.poll_options(),
         choice: args.source.choice(tier),
         live: live::Options {
@@ -84,7 +84,8 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
             ..live::Options::default()
         },
         command: false,
-    })?;
+    };
+    let mut source = Source::start(&options)?;
     let (name, missing) = describe(&source);
     let mut scene = Scene::new(name, limits);
     scene.status.missing.clone_from(&missing);
@@ -93,8 +94,8 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         screen: Screen::new(look, asks.then_some(rows)),
         scene,
         events,
-        compare: Compare::new(args.source.proc_root.clone()),
-        proc_root: args.source.proc_root,
+        compare: Compare::new(options.snapshot()),
+        proc_root: options.poll.proc_root,
         clock: Clock::new(),
         drawn: None,
     };

@@ -30,6 +30,8 @@ use crate::view::who::Answer;
 
 /// How often to look where the kernel cannot be traced.
 const POLL: Duration = Duration::from_millis(200);
+/// What tells who takes and frees a port.
+const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
 
 /// Answers, and with `--wait` stays until a signal or until nobody reads any more.
 ///
@@ -39,15 +41,16 @@ pub async fn run(args: WhoArgs) -> Result<Exit> {
     let here = [("--wait", args.wait)];
     let session = SourceChoice::session(args.from.as_ref(), &here, &args.moment.given());
     let session = session.map_err(wrong_usage)?;
+    let source = source(&args);
     // Before the answer, so that nothing happens unseen between the two.
     let mut watch = match args.wait {
-        true => Some(Watch::start(&args)?),
+        true => Some(Watch::start(&args, &source)?),
         false => None,
     };
     let mut output = Output::open(None)?;
     let limits = match session {
         Some(path) => past::answer(&args, path, &mut output.buffer)?,
-        None => answer(&args, watch.as_mut(), &mut output.buffer)?,
+        None => answer(&args, source.snapshot(), watch.as_mut(), &mut output.buffer)?,
     };
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
@@ -78,6 +81,26 @@ fn with_mptcp(args: &WhoArgs) -> Vec<Proto> {
         .collect()
 }
 
+/// Where to look, now and with `--wait`.
+fn source(args: &WhoArgs) -> source::Options {
+    source::Options {
+        live: live::Options {
+            ring_bytes: 1 << 20,
+            kinds: KINDS.to_vec(),
+            ..live::Options::default()
+        },
+        poll: poll::Options {
+            interval: POLL,
+            proc_root: None,
+        },
+        choice: match args.from {
+            Some(_) => Choice::Poll,
+            None => Choice::Best,
+        },
+        command: false,
+    }
+}
+
 /// What is asked, of a bind in this namespace.
 fn question(args: &WhoArgs, netns: Option<u32>) -> Question {
     Question {
@@ -90,11 +113,16 @@ fn question(args: &WhoArgs, netns: Option<u32>) -> Question {
 }
 
 /// Appends the answer, which `watch` goes on from; returns what could not be seen.
-fn answer(args: &WhoArgs, watch: Option<&mut Watch>, out: &mut Vec<u8>) -> Result<Vec<String>> {
+fn answer(
+    args: &WhoArgs,
+    options: snapshot::Options,
+    watch: Option<&mut Watch>,
+    out: &mut Vec<u8>,
+) -> Result<Vec<String>> {
     let question = question(args, own_netns());
     let options = snapshot::Options {
         holders: true,
-        ..snapshot::Options::default()
+        ..options
     };
     let Snapshot { mut rows, limits } = snapshot::take(&options)?;
     for row in &mut rows {
@@ -182,25 +210,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(args: &WhoArgs) -> Result<Self> {
-        let kinds = vec![Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
+    fn start(args: &WhoArgs, options: &source::Options) -> Result<Self> {
         let signals = Signals::new(false).context("waiting for signals")?;
-        let mut source = Source::start(&source::Options {
-            live: live::Options {
-                ring_bytes: 1 << 20,
-                kinds: kinds.clone(),
-                ..live::Options::default()
-            },
-            poll: poll::Options {
-                interval: POLL,
-                proc_root: None,
-            },
-            choice: match args.from {
-                Some(_) => Choice::Poll,
-                None => Choice::Best,
-            },
-            command: false,
-        })?;
+        let mut source = Source::start(options)?;
         greet(&mut source, &Particular::default());
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
@@ -210,10 +222,10 @@ impl Watch {
             source,
             signals,
             target: args.target,
-            holders: Holders::new(&kinds),
+            holders: Holders::new(KINDS),
             bound: HashSet::new(),
             filter: Filter {
-                kinds,
+                kinds: KINDS.to_vec(),
                 ports: Spans(vec![Span {
                     first: port,
                     last: port,
