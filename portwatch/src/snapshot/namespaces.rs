@@ -1,6 +1,6 @@
 //! The network namespaces of the machine: those of its processes and their threads, and those that are
-//! only kept by a bind mount, as `ip netns` makes them. One that is kept by nothing but an open file or
-//! socket is not found.
+//! only kept by a bind mount, as `ip netns` makes them. One that is kept by nothing but an open file, a
+//! socket or a mount in another mount namespace is not found.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
