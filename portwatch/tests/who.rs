@@ -36,6 +36,11 @@ fn main() {
             ("a_connection_of_ipv6_may_be_in_the_way_of_ipv4", None, ipv6),
             ("wait_tells_who_failed_and_who_frees_it", root, wait),
             (
+                "another_proc_is_asked_and_watched_by_polling",
+                None,
+                another_proc,
+            ),
+            (
                 "wait_tells_of_connections_made_from_there",
                 root.or(range),
                 wait_for_connections,
@@ -229,6 +234,34 @@ fn wait() {
     let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     assert_eq!(next()["event"], "bind");
     assert_eq!(next()["event"], "listen");
+    // SAFETY: no memory involved; the child is not waited for yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+fn another_proc() {
+    let (listener, port, text) = open();
+    let (code, ..) = outcome(who(&[&text, "--interval", "1s"]).output().unwrap());
+    assert_eq!(code, Some(2));
+    let polling = ["--proc-root", "/proc", "--wait", "--interval", "20ms"];
+    let args = [&[text.as_str(), "-t", "-o", "json"], &polling[..]].concat();
+    let mut child = who(&args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let answer = next();
+    let server = &answer["protocols"][0]["servers"][0];
+    assert_eq!(server["pid"], std::process::id());
+    // Here it may be another than there.
+    assert_eq!((server.get("user"), server.get("started")), (None, None));
+    let limits = answer["limits"].to_string();
+    let told = "what becomes of a bind is told for a process with privileges";
+    assert!(limits.contains(told), "{limits}");
+    drop(listener);
+    let freed = next();
+    assert_eq!(
+        (&freed["event"], &freed["lport"], &freed["origin"]),
+        (&"close".into(), &port.into(), &"poll".into())
+    );
     // SAFETY: no memory involved; the child is not waited for yet.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(0));

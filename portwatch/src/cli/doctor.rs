@@ -2,14 +2,13 @@
 
 use clap::Args;
 
-use super::{ProbeArgs, ReportFormat};
+use super::{ProbeChoice, ReportFormat};
 
 /// Say what this machine's kernel can give, what is missing, and how to fix it
 ///
 /// Attaches the probes as `trace` does and tells how each thing is observed. Exit code 1 when
 /// nothing can be traced.
 #[derive(Debug, Args)]
-#[command(mut_arg("probes", |arg| arg.help("Kind of probes to try; with one of them only that")))]
 #[command(after_long_help = "\
 JSON has these keys:
   portwatch        version
@@ -32,6 +31,12 @@ pub struct DoctorArgs {
     )]
     pub output: ReportFormat,
 
-    #[command(flatten)]
-    pub probes: ProbeArgs,
+    /// Kind of probes to try; with one of them only that
+    #[arg(
+        long,
+        value_name = "TIER",
+        default_value = "auto",
+        help_heading = "Run"
+    )]
+    pub probes: ProbeChoice,
 }

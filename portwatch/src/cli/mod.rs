@@ -135,6 +135,7 @@ pub struct ProbeArgs {
         long,
         value_name = "TIER",
         default_value = "auto",
+        conflicts_with_all = ["from", "proc_root"],
         help_heading = "Run"
     )]
     pub probes: ProbeChoice,

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub struct SourceArgs {
     /// Where events come from: poll, or the FILE of a session that was recorded [default: the kernel,
     /// or polling where it cannot be traced]
-    #[arg(long, value_name = "SOURCE", conflicts_with = "probes")]
+    #[arg(long, value_name = "SOURCE")]
     pub from: Option<SourceChoice>,
 
     /// When polling, look this often [default: 200ms]; what lives shorter is missed. Not used where
@@ -30,7 +30,7 @@ pub struct SourceArgs {
     pub interval: Option<Duration>,
 
     /// Poll another /proc, such as the host's that is mounted in a container
-    #[arg(long, value_name = "DIR", conflicts_with = "probes")]
+    #[arg(long, value_name = "DIR")]
     pub proc_root: Option<PathBuf>,
 }
 

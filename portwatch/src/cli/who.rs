@@ -7,13 +7,15 @@ use clap::Args;
 
 use crate::device::Device;
 
-use super::{MOMENT, MomentArgs, ReportFormat, SourceChoice, elsewhere};
+use super::{MOMENT, MomentArgs, ReportFormat, SourceArgs, elsewhere};
 
 /// Say who has a port, who uses it, and what would become of a bind to it now
 ///
 /// Looks at tcp and udp in every network namespace, as far as the kernel lets you see them. Binds are
-/// thought of in the namespace of portwatch. Exit code 0 also when nobody has the port.
+/// thought of in the namespace of portwatch, with --proc-root in that of process 1 there. Exit code 0
+/// also when nobody has the port.
 #[derive(Debug, Args)]
+#[command(mut_arg("interval", |arg| arg.requires("wait")))]
 #[command(args(["since", "until"].map(|name| elsewhere(name, MOMENT))))]
 #[command(after_long_help = "\
 Examples:
@@ -26,6 +28,8 @@ Examples:
   portwatch who 8080 --from s.db --at 03:12
                                           of a session, as it was then, and what
                                           happened before
+  portwatch who 8080 --proc-root /host/proc
+                                          another /proc, such as the host's
 
 A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with \
 SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections, TIME-WAIT and \
@@ -80,9 +84,8 @@ pub struct WhoArgs {
     #[arg(long)]
     pub wait: bool,
 
-    /// The FILE of a session; `poll`: without eBPF, with --wait as well
-    #[arg(long, value_name = "SOURCE")]
-    pub from: Option<SourceChoice>,
+    #[command(flatten)]
+    pub source: SourceArgs,
 
     #[command(flatten)]
     pub moment: MomentArgs,

@@ -16,7 +16,7 @@ use crate::view::doctor::Diagnosis;
 /// When the report cannot be written.
 pub fn run(args: &DoctorArgs) -> Result<Exit> {
     let options = Options {
-        tier: args.probes.probes.tier(),
+        tier: args.probes.tier(),
         // nothing is read from it
         ring_bytes: 64 << 10,
         thorough: true,

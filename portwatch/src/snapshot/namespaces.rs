@@ -172,6 +172,12 @@ pub fn own() -> Result<u32> {
     inode(target.as_os_str().as_encoded_bytes()).context("/proc/self/ns/net is no namespace")
 }
 
+/// The same of the first process of a proc file system, as far as that tells.
+pub fn first_netns(root: &Path) -> Option<u32> {
+    let target = std::fs::read_link(root.join("1/ns/net")).ok()?;
+    inode(target.as_os_str().as_encoded_bytes())
+}
+
 /// From `net:[4026531840]`.
 fn inode(link: &[u8]) -> Option<u32> {
     let digits = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use portwatch::event::Kind;
-use portwatch::snapshot::{Options, Snapshot, take};
+use portwatch::snapshot::{Options, Snapshot, first_netns, take};
 
 use crate::{ALL, row, snapshot};
 
@@ -87,7 +87,9 @@ impl Tree {
 }
 
 pub fn recorded() {
-    let all = Tree::new().take();
+    let tree = Tree::new();
+    assert_eq!(first_netns(tree.0.path()), Some(1));
+    let all = tree.take();
     assert_eq!((all.rows.len(), &all.limits), (3, &vec![]));
     let listener = row(&all, 8080, None);
     assert_eq!(

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Part, Recording};
+use super::Recording;
 use crate::cli::MomentArgs;
 use crate::command::list::style;
 use crate::command::say;
@@ -52,7 +52,7 @@ impl Past {
         let open = table.iter().filter(|sight| sight.end.is_none());
         let rows: Vec<Row> = open.map(|sight| sight.row()).collect();
         Ok(Self {
-            netns: home(&part, &rows),
+            netns: home(part.run.run.netns, &rows),
             session,
             ts,
             rows,
@@ -73,9 +73,9 @@ impl Past {
     }
 }
 
-/// The namespace of the recorder, else the one with most sockets.
-pub fn home(part: &Part, rows: &[Row]) -> Option<u32> {
-    part.run.run.netns.or_else(|| {
+/// The namespace that was told to go without saying, else the one with most sockets.
+pub fn home(told: Option<u32>, rows: &[Row]) -> Option<u32> {
+    told.or_else(|| {
         let mut counts = BTreeMap::<u32, usize>::new();
         for netns in rows.iter().filter_map(|row| row.event.netns) {
             *counts.entry(netns).or_default() += 1;

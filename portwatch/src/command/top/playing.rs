@@ -60,13 +60,12 @@ pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
         closed_ns: u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX),
         ..Limits::default()
     };
-    let netns = part.run.run.netns;
     let mut player = Player::new(recording.session, part.clone(), limits, events, play, at)?;
     let open: Vec<Row> = player.scene.table.iter().map(|sight| sight.row()).collect();
     let look = Look {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
-        netns: netns.or_else(|| home(&part, &open)),
+        netns: home(part.run.run.netns, &open),
         // It may be of another machine.
         netns_names: HashMap::new(),
         zone: time::local(),

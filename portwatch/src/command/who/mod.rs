@@ -4,15 +4,15 @@ mod past;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::thread::CapabilitySet;
 
-use crate::cli::{ReportFormat, SourceChoice, Target, WhoArgs};
+use crate::cli::{ReportFormat, Target, WhoArgs};
 use crate::command::holders::Holders;
 use crate::command::list::{hint, own_netns, style};
 use crate::command::output::{Output, is_closed_pipe};
+use crate::command::recorded::home;
 use crate::command::signals::Signals;
 use crate::command::trace::{Particular, greet};
 use crate::command::{READER_CHECK, say, screen, wrong_usage};
@@ -24,14 +24,29 @@ use crate::port::{self, Question, Report, Rules};
 use crate::row::Row;
 use crate::service;
 use crate::snapshot::{self, Snapshot};
-use crate::source::{self, Choice, Source, live, poll};
+use crate::source::{self, Source, live};
 use crate::view::lines::{Json, Lines, Text};
+use crate::view::rows::Style;
 use crate::view::who::Answer;
 
-/// How often to look where the kernel cannot be traced.
-const POLL: Duration = Duration::from_millis(200);
 /// What tells who takes and frees a port.
 const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
+
+/// What a bind is up to on another machine nobody tells: these are the kernel's defaults, for a process with
+/// privileges.
+const ELSEWHERE: Rules = Rules {
+    unprivileged_start: 1024,
+    privileged: true,
+    ephemeral: Span {
+        first: 32768,
+        last: 60999,
+    },
+    reserved: Spans(Vec::new()),
+    refusals: Vec::new(),
+    unseen: None,
+};
+const ELSEWHERE_TOLD: &str = "what becomes of a bind is told for a process with privileges and the \
+                              kernel's default settings";
 
 /// Answers, and with `--wait` stays until a signal or until nobody reads any more.
 ///
@@ -39,7 +54,7 @@ const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
 /// When there is no snapshot, or the answer cannot be written.
 pub async fn run(args: WhoArgs) -> Result<Exit> {
     let here = [("--wait", args.wait)];
-    let session = SourceChoice::session(args.from.as_ref(), &here, &args.moment.given());
+    let session = args.source.session(&here, &args.moment.given());
     let session = session.map_err(wrong_usage)?;
     let source = source(&args);
     // Before the answer, so that nothing happens unseen between the two.
@@ -89,14 +104,8 @@ fn source(args: &WhoArgs) -> source::Options {
             kinds: KINDS.to_vec(),
             ..live::Options::default()
         },
-        poll: poll::Options {
-            interval: POLL,
-            proc_root: None,
-        },
-        choice: match args.from {
-            Some(_) => Choice::Poll,
-            None => Choice::Best,
-        },
+        poll: args.source.poll_options(),
+        choice: args.source.choice(None),
         command: false,
     }
 }
@@ -119,32 +128,51 @@ fn answer(
     watch: Option<&mut Watch>,
     out: &mut Vec<u8>,
 ) -> Result<Vec<String>> {
-    let question = question(args, own_netns());
     let options = snapshot::Options {
         holders: true,
         ..options
     };
-    let Snapshot { mut rows, limits } = snapshot::take(&options)?;
+    let root = options.proc_root.as_deref();
+    let Snapshot {
+        mut rows,
+        mut limits,
+    } = snapshot::take(&options)?;
+    let netns = match root {
+        None => own_netns(),
+        Some(root) => home(snapshot::first_netns(root), &rows),
+    };
+    let question = question(args, netns);
     for row in &mut rows {
         row.event.service = service::of(&row.event);
     }
-    let rules = rules(&question);
+    let rules = match root {
+        None => rules(&question),
+        Some(_) => {
+            limits.push(ELSEWHERE_TOLD.to_owned());
+            ELSEWHERE
+        }
+    };
     let reports = port::reports(&question, &rules, &rows);
     if let Some(watch) = watch {
         watch.begin(&reports);
     }
     let answer = Answer {
-        started: started(reports.iter().flat_map(|x| &x.servers)),
+        started: match root {
+            None => started(reports.iter().flat_map(|x| &x.servers)),
+            Some(_) => HashMap::new(),
+        },
         question,
         rules,
         reports,
         limits: &limits,
         past: None,
     };
+    let style = Style {
+        netns,
+        ..style(args.numeric, root)
+    };
     match args.output {
-        ReportFormat::Text => {
-            out.extend_from_slice(answer.text(&style(args.numeric, None)).as_bytes())
-        }
+        ReportFormat::Text => out.extend_from_slice(answer.text(&style).as_bytes()),
         ReportFormat::Json => answer.put_json(out),
     }
     Ok(limits)
@@ -213,7 +241,11 @@ impl Watch {
     fn start(args: &WhoArgs, options: &source::Options) -> Result<Self> {
         let signals = Signals::new(false).context("waiting for signals")?;
         let mut source = Source::start(options)?;
-        greet(&mut source, &Particular::default());
+        let particular = Particular {
+            interval: args.source.interval.is_some(),
+            ..Particular::default()
+        };
+        greet(&mut source, &particular);
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
         }

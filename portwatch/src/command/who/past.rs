@@ -4,28 +4,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{in_the_way, question, with_mptcp};
+use super::{ELSEWHERE, ELSEWHERE_TOLD, in_the_way, question, with_mptcp};
 use crate::cli::{ReportFormat, WhoArgs};
 use crate::command::recorded::Past;
-use crate::filter::{Span, Spans};
 use crate::port::{self, Rules};
 use crate::view::who::{self, Answer};
 
 /// Most happenings told.
 const HISTORY: usize = 20;
-
-/// What a bind is up to is not recorded: these are the kernel's defaults, for a process with privileges.
-const RULES: Rules = Rules {
-    unprivileged_start: 1024,
-    privileged: true,
-    ephemeral: Span {
-        first: 32768,
-        last: 60999,
-    },
-    reserved: Spans(Vec::new()),
-    refusals: Vec::new(),
-    unseen: None,
-};
 
 /// Appends the answer; returns what is not known.
 ///
@@ -43,13 +29,10 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
                 && in_the_way(question.addr, event)
         })?;
     let mut limits = past.limits;
-    limits.push(
-        "what becomes of a bind is told for a process with privileges and the kernel's default settings"
-            .to_owned(),
-    );
+    limits.push(ELSEWHERE_TOLD.to_owned());
     let rules = Rules {
         unseen: past.unseen,
-        ..RULES
+        ..ELSEWHERE
     };
     let reports = port::reports(&question, &rules, &past.rows);
     let pids = reports.iter().flat_map(|x| &x.servers);
