@@ -49,6 +49,8 @@ struct Binder {
 #[derive(Debug, Default)]
 pub struct Taken {
     binders: FxHashMap<Port, Vec<Binder>>,
+    /// Which of them each open socket has.
+    ports: FxHashMap<u64, Port>,
     /// When a socket left which port, in order.
     departures: VecDeque<(u64, Port, Option<u64>)>,
     rows: FxHashMap<Port, Vec<Row>>,
@@ -58,25 +60,25 @@ pub struct Taken {
 impl Taken {
     /// Takes in an event.
     pub fn note(&mut self, event: &Event) {
-        let (Some(port), None) = (port(event), event.error) else {
-            return;
-        };
         match event.kind {
-            Kind::Bind | Kind::Listen => self.came(port, event),
-            Kind::Close => self.left(port, event),
+            _ if event.error.is_some() => {}
+            Kind::Bind | Kind::Listen => self.came(event),
+            Kind::Close => self.left(event),
             _ => {}
         }
     }
 
-    fn came(&mut self, port: Port, event: &Event) {
-        let (Some(pid), Some(comm)) = (event.pid, &event.comm) else {
+    fn came(&mut self, event: &Event) {
+        let (Some(port), Some(pid), Some(comm)) = (port(event), event.pid, &event.comm) else {
             return;
         };
-        let binders = self.binders.entry(port).or_default();
-        if event.sock.is_some() && binders.iter().any(|x| x.peer.sock == event.sock) {
-            return;
+        match event.sock.and_then(|sock| self.ports.insert(sock, port)) {
+            Some(before) if before == port => return,
+            // A disconnected udp socket gives its port back without an event.
+            Some(before) => self.depart(before, event),
+            None => {}
         }
-        binders.push(Binder {
+        self.binders.entry(port).or_default().push(Binder {
             peer: Peer {
                 pid,
                 comm: comm.text().into_owned(),
@@ -87,11 +89,19 @@ impl Taken {
         });
     }
 
-    fn left(&mut self, port: Port, event: &Event) {
+    fn left(&mut self, event: &Event) {
         if event.rport.is_none() && event.sock.is_some() {
             // Perhaps open before events came; else it is known already.
-            self.came(port, event);
+            self.came(event);
         }
+        let known = event.sock.and_then(|sock| self.ports.remove(&sock));
+        if let Some(port) = known.or_else(|| port(event)) {
+            self.depart(port, event);
+        }
+    }
+
+    /// The event's socket has this port no more.
+    fn depart(&mut self, port: Port, event: &Event) {
         let Some(binders) = self.binders.get_mut(&port) else {
             return;
         };
@@ -182,8 +192,10 @@ fn found_taken(event: &Event) -> bool {
     event.kind == Kind::Bind && event.error.map(i32::from) == Some(libc::EADDRINUSE)
 }
 
+/// `None` also of a bind that leaves the port open (IP_BIND_ADDRESS_NO_PORT).
 fn port(event: &Event) -> Option<Port> {
-    Some((event.netns, Transport::of(event.proto?), event.lport?))
+    let lport = event.lport.filter(|&lport| lport != 0)?;
+    Some((event.netns, Transport::of(event.proto?), lport))
 }
 
 /// Whether sockets with these addresses may not share a port. A wildcard is every address.
@@ -257,6 +269,42 @@ mod tests {
         assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
         taken.note(&event(Kind::Close, 62 * SECOND, 12, 3, "127.0.0.1"));
         assert_eq!(holders(&taken, 62 * SECOND, "0.0.0.0"), [(12, Some(3))]);
+    }
+
+    #[test]
+    fn a_bind_that_leaves_the_port_open_takes_none() {
+        let mut taken = Taken::default();
+        for sock in 1..=3 {
+            let mut bind = event(Kind::Bind, SECOND, 10, sock, "127.0.0.1");
+            bind.lport = Some(0);
+            taken.note(&bind);
+            let mut connection = event(Kind::Close, SECOND, 10, sock, "127.0.0.1");
+            connection.rport = Some(50_000);
+            taken.note(&connection);
+        }
+        assert!(taken.binders.is_empty() && taken.ports.is_empty());
+    }
+
+    #[test]
+    fn a_socket_that_changed_its_port_holds_the_other_one() {
+        let mut taken = Taken::default();
+        let bind = event(Kind::Bind, SECOND, 10, 1, "127.0.0.1");
+        taken.note(&bind);
+        taken.note(&Event {
+            lport: Some(81),
+            ..bind.clone()
+        });
+        taken.note(&event(Kind::Bind, 2 * SECOND, 20, 2, "127.0.0.1"));
+        let both = [(20, Some(2)), (10, Some(1))];
+        assert_eq!(holders(&taken, 2 * SECOND, "127.0.0.1"), both);
+        // at its end it has none at all
+        taken.note(&Event {
+            kind: Kind::Close,
+            lport: Some(0),
+            ..bind
+        });
+        assert_eq!(taken.ports.len(), 1);
+        assert_eq!(taken.departures.len(), 2);
     }
 
     #[test]
