@@ -45,6 +45,16 @@ struct Binder {
     left: bool,
 }
 
+/// A socket of a snapshot.
+#[derive(Debug)]
+struct Seen {
+    sock: Option<u64>,
+    laddr: Option<IpAddr>,
+    /// Not for IPv4 as well.
+    v6only: bool,
+    holders: Vec<Peer>,
+}
+
 /// What events and the latest snapshot tell of ports in use.
 #[derive(Debug, Default)]
 pub struct Taken {
@@ -53,7 +63,8 @@ pub struct Taken {
     ports: FxHashMap<u64, Port>,
     /// When a socket left which port, in order.
     departures: VecDeque<(u64, Port, Option<u64>)>,
-    rows: FxHashMap<Port, Vec<Row>>,
+    /// Of the latest snapshot while it is fresh.
+    seen: FxHashMap<Port, Vec<Seen>>,
     taken_at: Option<u64>,
 }
 
@@ -128,19 +139,31 @@ impl Taken {
         }
     }
 
-    /// Whether a snapshot is needed to tell who has the port that this event could not have.
-    pub fn needs_snapshot(&self, event: &Event) -> bool {
-        found_taken(event)
-            && (self.taken_at).is_none_or(|at| event.ts.saturating_sub(at) > FRESH_NS)
+    /// Whether a snapshot is needed to tell who has the port that this event could not have. Drops the
+    /// latest one when it is too old.
+    pub fn needs_snapshot(&mut self, event: &Event) -> bool {
+        if (self.taken_at).is_some_and(|at| event.ts.saturating_sub(at) > FRESH_NS) {
+            self.taken_at = None;
+            self.seen = FxHashMap::default();
+        }
+        found_taken(event) && self.taken_at.is_none()
     }
 
     /// A snapshot, taken at `now`.
-    pub fn refresh(&mut self, rows: Vec<Row>, now: u64) {
-        self.rows.clear();
+    pub fn refresh(&mut self, rows: impl IntoIterator<Item = Row>, now: u64) {
         self.taken_at = Some(now);
         for row in rows {
-            if let Some(port) = port(&row.event) {
-                self.rows.entry(port).or_default().push(row);
+            let Some(port) = port(&row.event) else {
+                continue;
+            };
+            let seen = Seen {
+                sock: row.event.sock,
+                laddr: row.event.laddr,
+                v6only: row.v6only == Some(true),
+                holders: row.event.holders.unwrap_or_default(),
+            };
+            if seen.v6only || !seen.holders.is_empty() {
+                self.seen.entry(port).or_default().push(seen);
             }
         }
     }
@@ -151,16 +174,13 @@ impl Taken {
         let Some(port) = port(event).filter(|_| found_taken(event)) else {
             return;
         };
-        let rows = || self.rows.get(&port).into_iter().flatten();
+        let seen = || self.seen.get(&port).into_iter().flatten();
         // IPv4 may have the same port.
-        let aside = |row: &&Row| row.v6only == Some(true) && event.family == Some(Family::Ipv4);
-        let now = rows().filter(|row| !aside(row)).flat_map(|row| {
-            let holders = row.event.holders.iter().flatten();
-            holders.map(|peer| (row.event.laddr, peer))
-        });
-        let is_aside = |peer: &Peer| {
-            peer.sock.is_some() && rows().filter(aside).any(|x| x.event.sock == peer.sock)
-        };
+        let aside = |x: &&Seen| x.v6only && event.family == Some(Family::Ipv4);
+        let now = (seen().filter(|x| !aside(x)))
+            .flat_map(|x| x.holders.iter().map(|peer| (x.laddr, peer)));
+        let is_aside =
+            |peer: &Peer| peer.sock.is_some() && seen().filter(aside).any(|x| x.sock == peer.sock);
         let binders = || {
             let all = self.binders.get(&port).into_iter().flatten();
             all.filter(|x| !is_aside(&x.peer))
@@ -352,13 +372,16 @@ mod tests {
         };
         taken.refresh(vec![row], SECOND);
         assert!(!taken.needs_snapshot(&failed));
-        failed.ts += 2 * SECOND;
-        assert!(taken.needs_snapshot(&failed));
         taken.note(&event(Kind::Bind, SECOND, 10, 1, "127.0.0.1"));
         let both = [(10, Some(1)), (11, Some(1))];
         assert_eq!(holders(&taken, SECOND, "0.0.0.0"), both);
         // what left since the snapshot is told once, as such
         taken.note(&event(Kind::Close, SECOND, 10, 1, "127.0.0.1"));
         assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
+        // any event shows that it is too old to be kept
+        taken.needs_snapshot(&event(Kind::Listen, 3 * SECOND, 10, 2, "127.0.0.2"));
+        assert!(taken.seen.is_empty());
+        failed.ts = 3 * SECOND;
+        assert!(taken.needs_snapshot(&failed));
     }
 }

@@ -32,8 +32,8 @@ impl Holders {
                 ..snapshot::Options::default()
             };
             // Without one, what events told of has to do.
-            let rows = snapshot::take(&options).map_or_else(|_| Vec::new(), |x| x.rows);
-            self.taken.refresh(rows, event.ts);
+            let rows = snapshot::rows(&options).ok();
+            self.taken.refresh(rows.into_iter().flatten(), event.ts);
         }
         self.taken.tell(event);
     }
