@@ -159,7 +159,8 @@ pub struct Peer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     pub exe: Option<String>,
-    pub args: Option<Vec<String>>,
+    /// Shared by all who run with the same: they may be long.
+    pub args: Option<Arc<[String]>>,
     pub user: Option<String>,
     /// Nearest first.
     pub parents: Option<Vec<Peer>>,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
@@ -198,7 +199,7 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
         ppid,
         comm,
         exe,
-        args: args_in(&directory),
+        args: args_in(&directory).map(Arc::from),
         cgroup: read_cgroup(&directory),
     })
 }

@@ -16,7 +16,7 @@ pub struct Process {
     pub ppid: u32,
     pub comm: Comm,
     pub exe: Option<String>,
-    pub args: Option<Vec<String>>,
+    pub args: Option<Arc<[String]>>,
     /// Path of its cgroup, where it was read rather than told by id.
     pub cgroup: Option<String>,
 }
@@ -174,7 +174,7 @@ impl Processes {
                     .or(root),
             },
         };
-        let context = Arc::new(Context {
+        let context = Context {
             exe: process.exe,
             args: process.args,
             user: lookup.user(owner.uid),
@@ -182,8 +182,12 @@ impl Processes {
             container: cgroup.as_deref().and_then(container::container),
             unit: cgroup.as_deref().and_then(container::unit),
             cgroup,
-        });
+        };
         let entry = self.known.entry(owner.tgid).or_default();
+        // One that reads the same is shared by all sockets that were made meanwhile.
+        let before = entry.context.take().map(|before| before.context);
+        let context =
+            (before.filter(|before| **before == context)).unwrap_or_else(|| Arc::new(context));
         entry.context = Some(Remembered {
             generation,
             ppid: owner.ppid,
@@ -368,6 +372,14 @@ mod tests {
         let mut processes = Processes::default();
         processes.exec(10, program(1, "sh"));
         let first = processes.context(&owner(10, 1), &mut Machine);
+        assert!(Arc::ptr_eq(
+            &first,
+            &processes.context(&owner(10, 1), &mut Machine)
+        ));
+        // others come and go
+        processes.fork(10, 20, "sh".into(), &mut Machine);
+        processes.exec(20, program(10, "nc"));
+        processes.exit(20, 1);
         assert!(Arc::ptr_eq(
             &first,
             &processes.context(&owner(10, 1), &mut Machine)

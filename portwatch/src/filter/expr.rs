@@ -209,7 +209,7 @@ mod tests {
         event.comm = Event::sample().comm;
         event.error = Some(libc::EADDRINUSE as u16);
         event.context = Some(Arc::new(event::Context {
-            args: Some(vec!["serve".into(), "--debug".into()]),
+            args: Some(["serve".into(), "--debug".into()].into()),
             parents: Event::sample().context.and_then(|x| x.parents.clone()),
             ..Default::default()
         }));

@@ -94,7 +94,7 @@ fn sample() -> Event {
         comm: Some(event::Comm([b'x'; 16])),
         context: Some(Arc::new(event::Context {
             exe: some_text(),
-            args: Some(vec!["x".into()]),
+            args: Some(["x".into()].into()),
             user: some_text(),
             parents: peers(),
             cgroup: some_text(),

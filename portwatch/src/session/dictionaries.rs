@@ -157,8 +157,11 @@ impl<'a> Dictionaries<'a> {
         let args: Option<String> = row.get(1)?;
         let context = Arc::new(Context {
             exe: row.get(0)?,
-            args: (args.map(|text| serde_json::from_str(&text)).transpose())
-                .context("arguments that are no list")?,
+            args: (args
+                .map(|text| serde_json::from_str::<Vec<_>>(&text))
+                .transpose())
+            .context("arguments that are no list")?
+            .map(Arc::from),
             user: row.get(2)?,
             parents: peers(row.get(3)?)?,
             cgroup: row.get(4)?,

@@ -93,7 +93,7 @@ impl Records {
                     ppid: head.ppid,
                     comm: comm(head.comm),
                     exe: Some(exe).filter(|exe| !exe.is_empty()),
-                    args: Some(whole.unwrap_or(told)),
+                    args: Some(whole.unwrap_or(told).into()),
                     // For those it will start, too: they may be gone when their events are shown.
                     cgroup: self.machine.cgroup_now(head.tgid),
                 };

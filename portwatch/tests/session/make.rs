@@ -21,7 +21,7 @@ pub fn events() -> Vec<Event> {
     };
     let server = Arc::new(Context {
         exe: Some("/usr/sbin/nginx".into()),
-        args: Some(vec!["nginx".into(), "-g".into(), "daemon off;".into()]),
+        args: Some(["nginx".into(), "-g".into(), "daemon off;".into()].into()),
         user: Some("root".into()),
         parents: Some(vec![peer(1, "systemd")]),
         cgroup: Some("/system.slice/nginx.service".into()),
@@ -30,7 +30,7 @@ pub fn events() -> Vec<Event> {
     });
     let client = Arc::new(Context {
         exe: Some("/usr/bin/curl".into()),
-        args: Some(vec!["curl".into(), "http://10.0.0.1/".into()]),
+        args: Some(["curl".into(), "http://10.0.0.1/".into()].into()),
         user: Some("alice".into()),
         parents: Some(vec![peer(4000, "bash"), peer(3999, "sshd")]),
         container: Some("0123456789ab".into()),
@@ -38,7 +38,7 @@ pub fn events() -> Vec<Event> {
     });
     let hostile = Arc::new(Context {
         exe: Some("/tmp/\u{202e}gpj.x".into()),
-        args: Some(vec!["=cmd|' /C calc'!A0".into(), "\x1b[2J\n,\"".into()]),
+        args: Some(["=cmd|' /C calc'!A0".into(), "\x1b[2J\n,\"".into()].into()),
         ..Context::default()
     });
     let event = |ms: u64, kind, pid, comm: &[u8], context: &Arc<Context>| {

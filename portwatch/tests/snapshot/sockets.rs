@@ -67,7 +67,7 @@ pub fn as_they_are() {
             let exe = std::env::current_exe().unwrap();
             assert_eq!(context.exe.as_deref(), exe.to_str());
             let args: Vec<String> = std::env::args().collect();
-            assert_eq!(context.args.as_ref(), Some(&args));
+            assert_eq!(context.args.as_deref(), Some(&args[..]));
             // SAFETY: takes nothing and touches no memory.
             let parent = unsafe { libc::getppid() }.cast_unsigned();
             assert_eq!(context.parents.as_ref().unwrap()[0].pid, parent);

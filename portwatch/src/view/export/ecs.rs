@@ -133,7 +133,7 @@ fn put_owner(document: &mut Document, event: &Event) {
     document.put("process.name", event.comm.as_ref().map(Comm::text));
     document.put("process.executable", context.exe.as_deref());
     document.put("process.args", context.args.as_deref());
-    document.put("process.args_count", context.args.as_ref().map(Vec::len));
+    document.put("process.args_count", context.args.as_ref().map(|x| x.len()));
     document.put("process.parent.pid", event.ppid);
     let parent = context.parents.as_ref().and_then(|parents| parents.first());
     let parent = parent.filter(|parent| Some(parent.pid) == event.ppid);

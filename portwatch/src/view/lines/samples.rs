@@ -121,7 +121,7 @@ fn context() -> impl Strategy<Value = Context> {
     (text(), args, text(), of(peers()), text(), text(), text()).prop_map(
         |(exe, args, user, parents, cgroup, container, unit)| Context {
             exe,
-            args,
+            args: args.map(Arc::from),
             user,
             parents,
             cgroup,
@@ -150,7 +150,7 @@ pub fn typical() -> Vec<Event> {
     };
     let nginx = Arc::new(Context {
         exe: Some("/usr/sbin/nginx".into()),
-        args: Some(vec!["nginx".into(), "-g".into(), "daemon off;".into()]),
+        args: Some(["nginx".into(), "-g".into(), "daemon off;".into()].into()),
         user: Some("root".into()),
         parents: Some(vec![peer(1, "systemd")]),
         cgroup: Some("/system.slice/nginx.service".into()),
@@ -159,7 +159,7 @@ pub fn typical() -> Vec<Event> {
     });
     let curl = Arc::new(Context {
         exe: Some("/usr/bin/curl".into()),
-        args: Some(vec!["curl".into(), "https://[2001:db8::2]/".into()]),
+        args: Some(["curl".into(), "https://[2001:db8::2]/".into()].into()),
         user: Some("alice".into()),
         parents: Some(vec![peer(4000, "bash"), peer(3999, "sshd")]),
         container: Some("0123456789ab".into()),
@@ -167,12 +167,7 @@ pub fn typical() -> Vec<Event> {
     });
     let evil = Arc::new(Context {
         exe: Some("/tmp/\u{202e}gpj.x (deleted)".into()),
-        args: Some(vec![
-            "x".into(),
-            String::new(),
-            "a b".into(),
-            "\x1b[2J\n".into(),
-        ]),
+        args: Some(["x".into(), String::new(), "a b".into(), "\x1b[2J\n".into()].into()),
         ..Context::default()
     });
     let event = |ms: u64, kind, pid, comm: &[u8], context: &Arc<Context>| {

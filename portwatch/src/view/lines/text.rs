@@ -331,7 +331,7 @@ mod tests {
         event.holders = Some(peers.clone());
         event.context = Some(Arc::new(Context {
             exe: Some(format!("/{latin}")),
-            args: Some(vec![latin.clone(), format!("\\ {latin}")]),
+            args: Some([latin.clone(), format!("\\ {latin}")].into()),
             parents: Some(peers),
             ..Context::default()
         }));

@@ -147,7 +147,7 @@ fn haystack(row: &Row, look: &Look) -> String {
             &context.container,
             &context.unit,
         ];
-        let args = context.args.iter().flatten();
+        let args = context.args.as_deref().unwrap_or_default();
         for word in words.into_iter().flatten().chain(args) {
             text.push(' ');
             text.push_str(word);

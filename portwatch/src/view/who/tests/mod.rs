@@ -81,7 +81,7 @@ fn python() -> Row {
     let mut row = Row::server(Proto::Tcp, "127.0.0.1:8080", 7262, "python3");
     row.event.context = Some(Arc::new(Context {
         exe: Some("/usr/bin/python3.11".into()),
-        args: Some(vec!["python3".into(), "-m".into(), "\x1b[2J".into()]),
+        args: Some(["python3".into(), "-m".into(), "\x1b[2J".into()].into()),
         user: Some("root".into()),
         parents: Some(vec![peer(7256, "bash"), peer(1, "init")]),
         unit: Some("session-3.scope".into()),
