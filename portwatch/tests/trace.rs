@@ -87,6 +87,11 @@ fn main() {
                 root,
                 holders_of_binds_only,
             ),
+            (
+                "closes_are_told_alike_whatever_kinds_are_asked_for",
+                root,
+                closes_only,
+            ),
             ("a_program_in_no_directory_has_a_name", root, in_memory),
             ("csv_and_text_begin_with_names", root, header_first),
             (
@@ -311,6 +316,26 @@ fn holders_of_binds_only() {
     assert_eq!(failed["error"], "EADDRINUSE");
     assert_eq!(failed["holders"][0]["pid"], bound["pid"]);
     assert_eq!(failed["holders"][0]["sock"], bound["sock"]);
+}
+
+fn closes_only() {
+    // The program that made the connection is another one when it ends.
+    let script = "import os, socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+                  c = socket.create_connection(s.getsockname()); c.set_inheritable(True)\n\
+                  os.execlp('sleep', 'sleep', '0.1')";
+    let args = [
+        "trace", "-o", "json", "-e", "close", "--", "python3", "-c", script,
+    ];
+    let (code, stdout, stderr) = outcome(run(&args));
+    assert_eq!(code, Some(0), "{stderr}");
+    let closed = (stdout.lines())
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .inspect(|event| assert_eq!(event["event"], "close"));
+    let ours: Vec<_> = closed.filter(|event| !event["rport"].is_null()).collect();
+    assert_eq!(ours.len(), 1, "{stdout}");
+    assert_eq!(ours[0]["args"][2], script);
+    // What was made for it only is no business of the summary's.
+    assert!(stderr.contains("portwatch: 2 events in "), "{stderr}");
 }
 
 /// Of memfd_create(2).

@@ -1,31 +1,31 @@
 //! Who has the port that a bind found taken, put into its event: from what events told, and from a
 //! snapshot when one is needed.
 
-use crate::event::{Event, Kind};
+use crate::event::Event;
 use crate::snapshot;
 use crate::taken::Taken;
 
 pub struct Holders {
     taken: Taken,
-    /// Whether all events come that tell of ports taken and left.
-    traced: bool,
+    /// Whether anybody is shown binds.
+    wanted: bool,
 }
 
 impl Holders {
-    /// `kinds`: those that the source tells.
-    pub fn new(kinds: &[Kind]) -> Self {
-        let ports = [Kind::Bind, Kind::Listen, Kind::Close];
+    /// `wanted`: whether binds are shown. Then all events have to come that tell of ports taken and left.
+    pub fn new(wanted: bool) -> Self {
         Self {
             taken: Taken::default(),
-            traced: ports.iter().all(|kind| kinds.contains(kind)),
+            wanted,
         }
     }
 
     /// To be called with every event, in order.
     pub fn tell(&mut self, event: &mut Event) {
-        if self.traced {
-            self.taken.note(event);
+        if !self.wanted {
+            return;
         }
+        self.taken.note(event);
         if self.taken.needs_snapshot(event) {
             let options = snapshot::Options {
                 holders: true,

@@ -46,13 +46,18 @@ impl Filter {
         if event.kind == Kind::Lost {
             return true;
         }
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+        self.allows(event.kind)
             && (!self.failed || failed(event))
             && self.pids.allow([event.pid])
             && (self.comms.is_empty() || event.comm.is_some_and(|x| self.comm_matches(&x.text())))
             && self.place_matches(event)
             // last, as it costs the most
             && self.expr.as_ref().is_none_or(|expr| expr.matches(event))
+    }
+
+    /// Whether events of this kind may be shown.
+    pub fn allows(&self, kind: Kind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 
     /// Whether to show this row: by its owner or any other process that has it open.

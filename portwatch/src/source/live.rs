@@ -124,7 +124,7 @@ impl Live {
             timer,
             behind: false,
             attached: attached..u64::MAX,
-            records: Records::new(),
+            records: Records::new(options.kinds.contains(&Kind::Close)),
             accounts: Accounts::default(),
         })
     }

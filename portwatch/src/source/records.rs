@@ -26,6 +26,8 @@ pub struct Records {
     processes: Processes,
     /// Context of the owner of each open socket: it may outlive the process, and its number.
     owners: FxHashMap<u64, (u32, Arc<Context>)>,
+    /// Whether closes are told, which is when they are forgotten.
+    closes: bool,
     /// When set, only these processes are shown.
     followed: Option<HashSet<u32>>,
     /// Where news of processes go, when someone asked for them.
@@ -33,8 +35,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// Knows the processes that there are.
-    pub fn new() -> Self {
+    /// Knows the processes that there are. `closes`: whether closes are told.
+    pub fn new(closes: bool) -> Self {
         let mut machine = match same_numbers() {
             Ok(()) => Machine::new(),
             Err(_) => Machine::without_processes(),
@@ -48,6 +50,7 @@ impl Records {
             machine,
             processes,
             owners: FxHashMap::default(),
+            closes,
             followed: None,
             news: None,
         }
@@ -216,7 +219,8 @@ impl Records {
             _ => {}
         }
         let context = self.processes.context(owner, &mut self.machine);
-        if record.error == 0
+        if self.closes
+            && record.error == 0
             && matches!(
                 kind,
                 Kind::Bind | Kind::Listen | Kind::Connect | Kind::Accept
@@ -297,5 +301,41 @@ fn address(v6: bool, words: [u64; 2]) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
     } else {
         IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portwatch_common::{Owner, Socket};
+
+    use super::*;
+
+    fn record(cookie: u64, tgid: u32, ppid: u32) -> SocketRecord {
+        SocketRecord {
+            socket: Socket {
+                cookie,
+                lport: 80,
+                owner: Owner {
+                    tgid,
+                    ppid,
+                    ..Owner::default()
+                },
+                ..Socket::default()
+            },
+            ..SocketRecord::default()
+        }
+    }
+
+    #[test]
+    fn owners_are_remembered_until_the_close_if_one_is_told() {
+        for closes in [true, false] {
+            let mut records = Records::new(closes);
+            let mut told = |kind| {
+                records.socket(kind, &record(1, 10, 1), &mut Vec::new());
+                records.owners.len()
+            };
+            assert_eq!(told(WireKind::Connect), usize::from(closes));
+            assert_eq!(told(WireKind::Close), 0);
+        }
     }
 }

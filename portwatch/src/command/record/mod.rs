@@ -30,7 +30,6 @@ use super::trace::summary::Summary;
 use super::trace::{Particular, greet, not_observed, verdict};
 use super::{say, screen, wrong_usage};
 use crate::cli::{self, RecordArgs};
-use crate::event::Kind;
 use crate::exit::Exit;
 use crate::privileges;
 use crate::sanitize;
@@ -145,7 +144,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         print,
         left: args.count,
         summary: Summary::new(missing),
-        holders: Holders::new(Kind::ALL),
+        holders: Holders::new(true),
         shared: Arc::clone(&shared),
     };
     let (to, messages) = tokio::sync::mpsc::channel(WAITING);

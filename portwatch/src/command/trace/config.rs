@@ -60,13 +60,6 @@ impl Config {
             }
         };
         let filter = filter::of_events(args.filter)?;
-        // Who has the port that a bind found taken, or left it, is told by the others; the filter hides them.
-        let binds = filter.kinds.contains(&Kind::Bind);
-        let wanted = |kind: &Kind| {
-            filter.kinds.is_empty()
-                || filter.kinds.contains(kind)
-                || binds && matches!(kind, Kind::Listen | Kind::Close)
-        };
         Ok(Self {
             particular: Particular {
                 interval: args.source.interval.is_some(),
@@ -81,7 +74,7 @@ impl Config {
                     ring_bytes: args
                         .ring_size
                         .unwrap_or(live::Options::default().ring_bytes),
-                    kinds: Kind::ALL.iter().copied().filter(wanted).collect(),
+                    kinds: made(&filter),
                     notes: args.kernel_notes,
                     ..live::Options::default()
                 },
@@ -96,5 +89,43 @@ impl Config {
             require_complete: args.require_complete,
             command: (!args.command.is_empty()).then_some(args.command),
         })
+    }
+}
+
+/// Kinds of event that the kernel has to make: those asked for, and those by which they are told. The filter
+/// hides the latter.
+fn made(filter: &Filter) -> Vec<Kind> {
+    let binds = filter.allows(Kind::Bind);
+    let ends = filter.allows(Kind::Close) || filter.allows(Kind::Reset);
+    let made = |kind: &Kind| match kind {
+        _ if filter.allows(*kind) => true,
+        // Who has the port that a bind found taken, or left it.
+        Kind::Listen | Kind::Close if binds => true,
+        // What the owner was when the socket became its own, remembered until its close.
+        Kind::Bind | Kind::Listen | Kind::Connect | Kind::Accept | Kind::Close => ends,
+        Kind::Reset | Kind::Lost => false,
+    };
+    Kind::ALL.iter().copied().filter(made).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_made_with_those_that_tell_of_them() {
+        use Kind::{Accept, Bind, Close, Connect, Listen, Reset};
+        let check = |kinds: &[Kind], expected: &[Kind]| {
+            let filter = Filter {
+                kinds: kinds.to_vec(),
+                ..Filter::default()
+            };
+            assert_eq!(made(&filter), expected);
+        };
+        check(&[], Kind::ALL);
+        check(&[Accept, Connect], &[Connect, Accept]);
+        check(&[Bind], &[Bind, Listen, Close]);
+        check(&[Close], &[Bind, Listen, Connect, Accept, Close]);
+        check(&[Reset], &[Bind, Listen, Connect, Accept, Close, Reset]);
     }
 }

@@ -48,6 +48,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     greet(&mut source, &config.particular);
     let mut trace = Trace {
         lines: config.lines,
+        holders: Some(Holders::new(config.filter.allows(Kind::Bind))),
         filter: config.filter,
         output: Output::open(config.write.as_deref())?,
         left: config.count,
@@ -55,7 +56,6 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
             Source::Live(live) => not_observed(live.report()),
             Source::Poll(..) | Source::Session(_) => None,
         }),
-        holders: Some(Holders::new(&config.source.live.kinds)),
     };
     trace.header()?;
     let to_stderr = trace.output.is_shared_stdout();
@@ -199,7 +199,9 @@ impl Trace {
                 event.service = service::of(event);
                 holders.tell(event);
             }
-            self.summary.seen(event);
+            if self.filter.allows(event.kind) {
+                self.summary.seen(event);
+            }
             if self.left == Some(0) || !self.filter.matches(event) {
                 continue;
             }

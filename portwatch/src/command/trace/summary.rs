@@ -9,7 +9,7 @@ use crate::view::human;
 
 pub struct Summary {
     started: Instant,
-    /// Events that came from the kernel, losses not among them.
+    /// Events of the kinds asked for that came from the source, losses not among them.
     seen: u64,
     /// Events shown, by kind, losses among them.
     shown: [u64; Kind::ALL.len()],

@@ -254,7 +254,7 @@ impl Watch {
             source,
             signals,
             target: args.target,
-            holders: Holders::new(KINDS),
+            holders: Holders::new(true),
             bound: HashSet::new(),
             filter: Filter {
                 kinds: KINDS.to_vec(),
