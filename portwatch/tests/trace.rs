@@ -73,6 +73,11 @@ fn main() {
                 command_cannot_start,
             ),
             (
+                "the_end_of_a_command_is_known_where_ends_of_children_are_ignored",
+                root,
+                children_ignored,
+            ),
+            (
                 "the_command_runs_as_the_user_who_called_sudo",
                 root,
                 command_runs_as_caller,
@@ -255,6 +260,20 @@ fn command_cannot_start() {
             "{stderr}"
         );
     }
+}
+
+fn children_ignored() {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = portwatch(&["trace", "--", "sh", "-c", "exit 3"]);
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let (code, _, stderr) = outcome(command.output().unwrap());
+    assert_eq!(code, Some(3), "{stderr}");
 }
 
 fn command_runs_as_caller() {

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::oneshot;
 
+use crate::command::say;
 use crate::command::signals::{self, Signals};
 use crate::exit::Exit;
 use crate::source::Source;
@@ -21,14 +22,14 @@ pub struct Held {
     name: String,
     go: PipeWriter,
     started: mpsc::Receiver<io::Result<()>>,
-    ended: oneshot::Receiver<ExitStatus>,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
 }
 
 /// The command at work.
 pub struct Running {
     pid: u32,
-    ended: oneshot::Receiver<ExitStatus>,
-    status: Option<ExitStatus>,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+    status: Option<io::Result<ExitStatus>>,
 }
 
 /// Why the command did not start.
@@ -56,6 +57,7 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
     if let Some(identity) = &identity {
         identity.announce(&mut command);
     }
+    signals::notice_children();
     let (mut pid, pid_writer) = io::pipe()?;
     let (go_reader, go) = io::pipe()?;
     let ends = Ends {
@@ -88,9 +90,7 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
                 Ok(mut child) => {
                     // Nobody listens when the trace has failed meanwhile.
                     let _ = started_sender.send(Ok(()));
-                    if let Ok(status) = child.wait() {
-                        let _ = ended_sender.send(status);
-                    }
+                    let _ = ended_sender.send(child.wait());
                 }
             }
         })?;
@@ -163,8 +163,8 @@ impl Running {
     /// Waits for its end. Cancel-safe.
     pub async fn wait(&mut self) {
         if self.status.is_none() {
-            // The thread that waits always sends, unless the wait itself fails.
-            self.status = (&mut self.ended).await.ok();
+            let ended = (&mut self.ended).await;
+            self.status = Some(ended.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into())));
         }
     }
 
@@ -178,16 +178,21 @@ impl Running {
 
     /// Waits for its end, passing signals on, and tells how it ended.
     pub async fn ended(mut self, signals: &mut Signals) -> Exit {
-        while self.status.is_none() {
-            let signal = tokio::select! {
-                () = self.wait() => break,
-                signal = signals.next() => signal,
-            };
-            self.pass_on(signal);
-        }
-        match self.status {
-            Some(status) => exit_of(status),
-            None => Exit::Failed,
+        let status = loop {
+            if let Some(status) = self.status {
+                break status;
+            }
+            tokio::select! {
+                () = self.wait() => {}
+                signal = signals.next() => self.pass_on(signal),
+            }
+        };
+        match status {
+            Ok(status) => exit_of(status),
+            Err(error) => {
+                say(&format!("waiting for the command: {error}"));
+                Exit::Failed
+            }
         }
     }
 }
@@ -312,7 +317,7 @@ mod tests {
         let held = hold(&words(command), false).unwrap();
         let mut running = held.release().map_err(|failure| failure.exit.code())?;
         running.wait().await;
-        Ok(exit_of(running.status.unwrap()))
+        Ok(exit_of(running.status.unwrap().unwrap()))
     }
 
     #[tokio::test]
