@@ -78,6 +78,16 @@ fn main() {
                 children_ignored,
             ),
             (
+                "a_close_that_takes_longer_than_the_command_is_told",
+                root,
+                late_close,
+            ),
+            (
+                "what_a_command_leaves_open_is_waited_for_and_told",
+                root,
+                never_closed,
+            ),
+            (
                 "the_command_runs_as_the_user_who_called_sudo",
                 root,
                 command_runs_as_caller,
@@ -260,6 +270,49 @@ fn command_cannot_start() {
             "{stderr}"
         );
     }
+}
+
+/// Events of a command that sends more than fits into the buffers of a server, which reads after that long.
+fn of_client(server_reads_after: Duration) -> (Vec<serde_json::Value>, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        std::thread::sleep(server_reads_after);
+        std::io::copy(&mut connection, &mut std::io::sink()).unwrap();
+    });
+    let script = format!(
+        "import socket; s = socket.create_connection(('127.0.0.1', {})); s.setblocking(False)\n\
+         try:\n while True: s.send(bytes(65536))\n\
+         except BlockingIOError: pass",
+        address.port()
+    );
+    let args = ["trace", "-o", "json", "--", "python3", "-c", &script];
+    let (code, stdout, stderr) = outcome(run(&args));
+    server.join().unwrap();
+    assert_eq!(code, Some(0), "{stderr}");
+    let events = stdout.lines().map(|x| serde_json::from_str(x).unwrap());
+    (events.collect(), stderr)
+}
+
+fn late_close() {
+    let (events, stderr) = of_client(Duration::from_millis(500));
+    let [connected, closed] = &events[..] else {
+        panic!("not a connection: {events:?}")
+    };
+    assert_eq!(connected["event"], "connect");
+    assert_eq!(closed["event"], "close");
+    assert_eq!(closed["sock"], connected["sock"]);
+    assert!(!stderr.contains("still open"), "{stderr}");
+}
+
+fn never_closed() {
+    let (events, stderr) = of_client(Duration::from_secs(4));
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(
+        stderr.contains("1 socket of the command is still open: its close is not shown\n"),
+        "{stderr}"
+    );
 }
 
 fn children_ignored() {

@@ -173,6 +173,11 @@ impl Live {
         &self.accounts
     }
 
+    /// See [`super::Source::open`].
+    pub fn open(&self) -> Option<usize> {
+        (!self.behind).then(|| self.records.open())
+    }
+
     /// Shows only what this process and its descendants do from now on.
     pub fn follow(&mut self, pid: u32) {
         self.records.follow(pid);

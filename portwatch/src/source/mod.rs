@@ -153,6 +153,16 @@ impl Source {
         }
     }
 
+    /// How many sockets of those who are followed are open and have a close to come, as far as it was told
+    /// until now. `None`: there is more to tell first.
+    pub fn open(&self) -> Option<usize> {
+        match self {
+            Source::Live(live) => live.open(),
+            // To these a socket that no process holds is closed.
+            Source::Poll(..) | Source::Session(_) => Some(0),
+        }
+    }
+
     /// Shows only what this process and its descendants do from now on.
     pub fn follow(&mut self, pid: u32) {
         match self {

@@ -61,6 +61,11 @@ impl Records {
         self.followed.get_or_insert_default().insert(pid);
     }
 
+    /// How many sockets of those who are followed are open, if closes are told.
+    pub fn open(&self) -> usize {
+        self.owners.len()
+    }
+
     /// See [`super::Source::tell_processes`].
     pub fn tell_processes(&mut self, to: Sender<News>) {
         self.news = Some(to);
@@ -118,12 +123,14 @@ impl Records {
         let kind = shown(wire)?;
         let socket = &record.socket;
         let owner = &socket.owner;
-        let context = self.context(kind, record);
         if let Some(followed) = &self.followed
             && !followed.contains(&owner.tgid)
         {
+            // One who is followed may have passed it on.
+            self.owners.remove(&socket.cookie);
             return None;
         }
+        let context = self.context(kind, record);
         events.push(Event::new(kind, Origin::Live, self.clock.wall(record.ts)));
         let event = events.last_mut()?;
         event.proto = match i32::from(socket.protocol) {

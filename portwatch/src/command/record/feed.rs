@@ -89,13 +89,15 @@ impl Feed {
                 return Ok(why);
             }
             let mut events = Vec::new();
+            let runs = command.as_ref().is_some_and(|command| command.runs());
             let message = tokio::select! {
                 biased;
                 signal = signals.next() => match &command {
-                    Some(command) => {
+                    Some(command) if runs => {
                         command.pass_on(signal);
                         continue;
                     }
+                    Some(_) => return Ok(Why::Command),
                     // Asked twice, it does not wait.
                     None if over.is_some() => return Ok(Why::Signal),
                     None => {
@@ -107,7 +109,10 @@ impl Feed {
                     over = Some(Why::Time);
                     continue;
                 }
-                () = ended(&mut command) => return Ok(Why::Command),
+                () = ended(&mut command), if runs => {
+                    source.hurry();
+                    continue;
+                }
                 _ = store.tick() => {
                     self.clock.tick();
                     say_notes(&self.shared, &self.progress);
@@ -125,6 +130,9 @@ impl Feed {
                 },
                 more = source.next(&mut events) => {
                     more?;
+                    if command.as_ref().is_some_and(|command| command.is_over(source)) {
+                        over = Some(Why::Command);
+                    }
                     let until = events.last().map_or(asked, |event| event.ts);
                     asked = self.now();
                     let lost = events.iter().any(|event| event.kind == Kind::Lost);

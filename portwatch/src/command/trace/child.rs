@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::oneshot;
@@ -15,6 +16,9 @@ use crate::command::signals::{self, Signals};
 use crate::exit::Exit;
 use crate::source::Source;
 use crate::user::{self, Users};
+
+/// How long after its end the sockets of a command may take to close: the other end has to answer first.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A process that will become the command, and waits for permission.
 pub struct Held {
@@ -29,7 +33,7 @@ pub struct Held {
 pub struct Running {
     pid: u32,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
-    status: Option<io::Result<ExitStatus>>,
+    end: Option<(io::Result<ExitStatus>, Instant)>,
 }
 
 /// Why the command did not start.
@@ -141,7 +145,7 @@ impl Held {
             Ok(()) => Ok(Running {
                 pid: self.pid,
                 ended: self.ended,
-                status: None,
+                end: None,
             }),
             Err(error) => Err(Failure {
                 message: format!(
@@ -162,15 +166,39 @@ impl Held {
 impl Running {
     /// Waits for its end. Cancel-safe.
     pub async fn wait(&mut self) {
-        if self.status.is_none() {
+        if self.end.is_none() {
             let ended = (&mut self.ended).await;
-            self.status = Some(ended.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into())));
+            let status = ended.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()));
+            self.end = Some((status, Instant::now()));
         }
+    }
+
+    /// Whether it has not ended yet, as far as was waited for that.
+    pub fn runs(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// Whether nothing is to be waited for any more, once the source has told what happened until the end:
+    /// its sockets are closed, or will not be soon, which is said.
+    pub fn is_over(&self, source: &Source) -> bool {
+        let Some((_, at)) = &self.end else {
+            return false;
+        };
+        match source.open() {
+            Some(0) => return true,
+            _ if at.elapsed() < CLOSING => return false,
+            Some(1) => say("1 socket of the command is still open: its close is not shown"),
+            Some(open) => say(&format!(
+                "{open} sockets of the command are still open: their closes are not shown"
+            )),
+            None => {}
+        }
+        true
     }
 
     /// Passes a signal on, unless the terminal has sent it to the command as well.
     pub fn pass_on(&self, signal: i32) {
-        if self.status.is_none() && !(signal == libc::SIGINT && in_foreground()) {
+        if self.runs() && !(signal == libc::SIGINT && in_foreground()) {
             // SAFETY: no memory involved; the process is our child and not waited for yet.
             unsafe { libc::kill(self.pid.cast_signed(), signal) };
         }
@@ -179,7 +207,7 @@ impl Running {
     /// Waits for its end, passing signals on, and tells how it ended.
     pub async fn ended(mut self, signals: &mut Signals) -> Exit {
         let status = loop {
-            if let Some(status) = self.status {
+            if let Some((status, _)) = self.end {
                 break status;
             }
             tokio::select! {
@@ -317,7 +345,7 @@ mod tests {
         let held = hold(&words(command), false).unwrap();
         let mut running = held.release().map_err(|failure| failure.exit.code())?;
         running.wait().await;
-        Ok(exit_of(running.status.unwrap().unwrap()))
+        Ok(exit_of(running.end.unwrap().0.unwrap()))
     }
 
     #[tokio::test]
@@ -348,7 +376,7 @@ mod tests {
             std::env::current_exe().unwrap(),
             "it waits before its exec"
         );
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
         assert!(!mark.exists());
         let mut running = held.release().map_err(|failure| failure.message).unwrap();
         running.wait().await;
@@ -360,13 +388,10 @@ mod tests {
         let held = hold(&words(&["sleep", "1000"]), false).unwrap();
         let process = format!("/proc/{}", held.pid());
         drop(held);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while std::path::Path::new(&process).exists() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "{process} is still there"
-            );
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            assert!(Instant::now() < deadline, "{process} is still there");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

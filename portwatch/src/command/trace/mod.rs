@@ -148,23 +148,28 @@ impl Trace {
         let out_of_time = after(duration);
         tokio::pin!(out_of_time);
         loop {
+            let runs = command.as_ref().is_some_and(|command| command.runs());
+            let mut over = false;
             tokio::select! {
                 biased;
                 signal = signals.next() => match &command {
-                    Some(command) => command.pass_on(signal),
-                    None => return Ok(Why::Asked),
+                    Some(command) if runs => command.pass_on(signal),
+                    _ => return Ok(Why::Asked),
                 },
                 () = &mut out_of_time => return Ok(Why::Asked),
-                () = ended(&mut command) => return Ok(Why::Asked),
+                () = ended(&mut command), if runs => source.hurry(),
                 _ = reader_check.tick() => {
                     if self.output.reader_left() {
                         return Ok(Why::ReaderLeft);
                     }
                 }
-                more = source.next(&mut events) => more?,
+                more = source.next(&mut events) => {
+                    more?;
+                    over = command.as_ref().is_some_and(|command| command.is_over(source));
+                }
             }
             match self.put(&mut events) {
-                Ok(()) if self.left == Some(0) || source.is_over() => {
+                Ok(()) if self.left == Some(0) || source.is_over() || over => {
                     return Ok(Why::Asked);
                 }
                 Ok(()) => {}
