@@ -137,6 +137,12 @@ fn main() {
                 second_interrupt,
             ),
             (
+                "signals_reach_the_command_and_the_second_ends_it_though_nobody_reads",
+                root,
+                signals_though_nobody_reads,
+            ),
+            ("a_command_may_get_many_signals", root, many_signals),
+            (
                 "capabilities_are_given_up_once_the_probes_are_attached",
                 root,
                 capabilities,
@@ -168,8 +174,12 @@ fn start(command: &mut Command) -> (Child, BufReader<std::process::ChildStderr>)
 }
 
 fn interrupt_it(child: &Child) {
+    send(child, libc::SIGINT);
+}
+
+fn send(child: &Child, signal: i32) {
     // SAFETY: no memory involved; the child is not waited for yet.
-    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    unsafe { libc::kill(child.id().cast_signed(), signal) };
 }
 
 fn wait(child: &mut Child) -> std::process::ExitStatus {
@@ -546,6 +556,49 @@ fn second_interrupt() {
     assert!(child.try_wait().unwrap().is_none(), "it should be blocked");
     interrupt_it(&child);
     assert_eq!(wait(&mut child).signal(), Some(libc::SIGINT));
+}
+
+fn signals_though_nobody_reads() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let script = "import socket, time\n\
+                  for _ in range(3000): socket.socket(type=socket.SOCK_DGRAM).bind(('127.0.0.1', 0))\n\
+                  print('done', flush=True); time.sleep(60)";
+    let args = ["trace", "-o", "json", "--", "python3", "-c", script];
+    // The pipe is never read. What the command prints goes to stderr.
+    let (mut child, mut stderr) = start(&mut portwatch(&args));
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, "done\n");
+    std::thread::sleep(Duration::from_millis(300));
+    send(&child, libc::SIGTERM);
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !std::fs::read_to_string(&children).unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the command goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(child.try_wait().unwrap().is_none(), "it should be blocked");
+    send(&child, libc::SIGTERM);
+    assert_eq!(wait(&mut child).signal(), Some(libc::SIGTERM));
+}
+
+fn many_signals() {
+    let script = "import signal, sys\n\
+                  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\
+                  print('ready', flush=True)\n\
+                  for _ in range(3): signal.sigwait([signal.SIGTERM]); print('one', flush=True)\n\
+                  sys.exit(9)";
+    let args = ["trace", "-o", "json", "--", "python3", "-c", script];
+    let (mut child, mut stderr) = start(&mut portwatch(&args));
+    for expected in ["ready\n", "one\n", "one\n"] {
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        assert_eq!(line, expected);
+        std::thread::sleep(Duration::from_millis(600));
+        send(&child, libc::SIGTERM);
+    }
+    assert_eq!(wait(&mut child).code(), Some(9));
 }
 
 fn capabilities() {

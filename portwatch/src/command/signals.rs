@@ -2,8 +2,9 @@
 //! which has taken the terminal.
 
 use std::io::Result;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use signal_hook::low_level::register;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock::boot;
@@ -16,19 +17,26 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on signals are waited for. Without a command a second one ends the program at
+    /// From here on signals are waited for, and passed on to a command. A second one ends the program at
     /// once, whatever it does at that moment: a slow reader of our output must not be in its way.
-    pub fn new(command: bool) -> Result<Self> {
-        if !command {
-            for number in [libc::SIGINT, libc::SIGTERM] {
-                // SAFETY: reads a clock and an atomic number, and ends the program; all of it may be done in a handler.
-                unsafe { signal_hook::low_level::register(number, move || end_if_second(number)) }?;
-            }
+    pub fn new() -> Result<Self> {
+        let hangup = unless_ignored(SignalKind::hangup())?;
+        for number in [libc::SIGINT, libc::SIGTERM] {
+            let handle = move || {
+                pass_on(number);
+                end_if_second(number);
+            };
+            // SAFETY: atomic numbers, system calls, and the end of the program: all of it may be done in a handler.
+            unsafe { register(number, handle) }?;
+        }
+        if hangup.is_some() {
+            // SAFETY: as above.
+            unsafe { register(libc::SIGHUP, || pass_on(libc::SIGHUP)) }?;
         }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: unless_ignored(SignalKind::hangup())?,
+            hangup,
         })
     }
 
@@ -61,7 +69,7 @@ impl ScreenSignals {
     /// From here on they are waited for.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            ending: Signals::new(false)?,
+            ending: Signals::new()?,
             quit: unless_ignored(SignalKind::quit())?,
             stop: unless_ignored(SignalKind::from_raw(libc::SIGTSTP))?,
         })
@@ -106,17 +114,68 @@ async fn received(signal: &mut Option<Signal>) {
     };
 }
 
+/// When a signal came that nobody has dealt with: milliseconds since the machine started; 0: there is none.
+static FIRST: AtomicU64 = AtomicU64::new(0);
+
+/// A signal was the command's, and the next one is no second one.
+pub fn dealt_with() {
+    FIRST.store(0, Ordering::Relaxed);
+}
+
 /// Ends the program by this signal if there was one before. timeout(1) sends it twice, to its command and then to
 /// the group, which is one to its user.
 fn end_if_second(number: i32) {
-    /// Milliseconds since the machine started; 0: there was none yet.
-    static FIRST: AtomicU64 = AtomicU64::new(0);
     const ONE: u64 = 500;
     let now = boot() / 1_000_000;
     let first = FIRST.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     if first.is_err_and(|first| now.saturating_sub(first) > ONE) {
         // It does not fail for these two.
         let _ = signal_hook::low_level::emulate_default_handler(number);
+    }
+}
+
+/// The command that gets what we get; 0: none runs.
+static COMMAND: AtomicI32 = AtomicI32::new(0);
+/// What came while none ran; 0: nothing.
+static EARLY: AtomicI32 = AtomicI32::new(0);
+
+/// From here on this process gets our signals, and what came before.
+pub fn pass_to(pid: u32) {
+    COMMAND.store(pid.cast_signed(), Ordering::SeqCst);
+    match EARLY.swap(0, Ordering::SeqCst) {
+        0 => {}
+        early => send(pid.cast_signed(), early),
+    }
+}
+
+/// Nobody gets them any more.
+pub fn pass_to_nobody() {
+    COMMAND.store(0, Ordering::SeqCst);
+}
+
+/// Done in the handler: nothing that we wait for must be in the way of a signal to the command.
+fn pass_on(number: i32) {
+    match COMMAND.load(Ordering::SeqCst) {
+        0 => EARLY.store(number, Ordering::SeqCst),
+        // The terminal has sent it to the command as well.
+        _ if number == libc::SIGINT && in_foreground() => {}
+        pid => send(pid, number),
+    }
+}
+
+fn send(pid: i32, number: i32) {
+    // SAFETY: no memory involved; the process is our child and not waited for yet.
+    unsafe { libc::kill(pid, number) };
+}
+
+/// Whether Ctrl-C in the terminal reaches our process group, and so the command.
+fn in_foreground() -> bool {
+    // SAFETY: system calls on a path that ends with NUL and on our own descriptor.
+    unsafe {
+        let terminal = libc::open(c"/dev/tty".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let reached = terminal >= 0 && libc::tcgetpgrp(terminal) == libc::getpgrp();
+        libc::close(terminal);
+        reached
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn rows(
     duration: Duration,
     particular: &Particular,
 ) -> Result<snapshot::Snapshot> {
-    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let mut signals = Signals::new().context("waiting for signals")?;
     let mut source = Source::start(options)?;
     greet(&mut source, particular);
     let mut following = Following {

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::shared::{Farewell, Message, Shared};
 use crate::clock::{Clock, boot};
 use crate::command::compare::{Compare, Step};
-use crate::command::signals::Signals;
+use crate::command::signals::{self, Signals};
 use crate::command::trace::child::Running;
 use crate::command::trace::ended;
 use crate::command::{after, say};
@@ -92,9 +92,9 @@ impl Feed {
             let runs = command.as_ref().is_some_and(|command| command.runs());
             let message = tokio::select! {
                 biased;
-                signal = signals.next() => match &command {
-                    Some(command) if runs => {
-                        command.pass_on(signal);
+                _ = signals.next() => match &command {
+                    Some(_) if runs => {
+                        signals::dealt_with();
                         continue;
                     }
                     Some(_) => return Ok(Why::Command),

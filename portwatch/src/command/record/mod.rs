@@ -78,7 +78,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         return Err(wrong_usage(anyhow!(text)));
     }
     let command = (!args.command.is_empty()).then_some(&args.command);
-    let mut signals = Signals::new(command.is_some()).context("waiting for signals")?;
+    let mut signals = Signals::new().context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
     if key.as_ref().is_some_and(SecretKey::is_exposed) {
         say("others may read the key: chmod 600 it");

@@ -31,7 +31,6 @@ pub struct Held {
 
 /// The command at work.
 pub struct Running {
-    pid: u32,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
     end: Option<(io::Result<ExitStatus>, Instant)>,
 }
@@ -92,9 +91,12 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
             match child {
                 Err(error) => drop(started_sender.send(Err(error))),
                 Ok(mut child) => {
+                    signals::pass_to(child.id());
                     // Nobody listens when the trace has failed meanwhile.
                     let _ = started_sender.send(Ok(()));
-                    let _ = ended_sender.send(child.wait());
+                    let ended = child.wait();
+                    signals::pass_to_nobody();
+                    let _ = ended_sender.send(ended);
                 }
             }
         })?;
@@ -143,7 +145,6 @@ impl Held {
         });
         match started {
             Ok(()) => Ok(Running {
-                pid: self.pid,
                 ended: self.ended,
                 end: None,
             }),
@@ -196,15 +197,7 @@ impl Running {
         true
     }
 
-    /// Passes a signal on, unless the terminal has sent it to the command as well.
-    pub fn pass_on(&self, signal: i32) {
-        if self.runs() && !(signal == libc::SIGINT && in_foreground()) {
-            // SAFETY: no memory involved; the process is our child and not waited for yet.
-            unsafe { libc::kill(self.pid.cast_signed(), signal) };
-        }
-    }
-
-    /// Waits for its end, passing signals on, and tells how it ended.
+    /// Waits for its end, whatever signals come, and tells how it ended.
     pub async fn ended(mut self, signals: &mut Signals) -> Exit {
         let status = loop {
             if let Some((status, _)) = self.end {
@@ -212,7 +205,7 @@ impl Running {
             }
             tokio::select! {
                 () = self.wait() => {}
-                signal = signals.next() => self.pass_on(signal),
+                _ = signals.next() => signals::dealt_with(),
             }
         };
         match status {
@@ -231,15 +224,6 @@ fn exit_of(status: ExitStatus) -> Exit {
         (None, signal) => 128 + signal.unwrap_or_default(),
     };
     Exit::Command(u8::try_from(code).unwrap_or(u8::MAX))
-}
-
-/// Whether Ctrl-C in the terminal reaches our process group, and so the command.
-fn in_foreground() -> bool {
-    let Ok(terminal) = std::fs::File::open("/dev/tty") else {
-        return false;
-    };
-    // SAFETY: no memory involved; the descriptor is open.
-    unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
 }
 
 /// The pipes of the held process, as seen from inside it.

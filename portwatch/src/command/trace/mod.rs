@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 
 use super::holders::Holders;
 use super::output::{Output, is_closed_pipe};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::{READER_CHECK, after, say, wrong_usage};
 use crate::cli::TraceArgs;
 use crate::event::{Event, Kind};
@@ -43,7 +43,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
     if let Some(asked) = config.session.take() {
         return replayed::run(config, &asked).await;
     }
-    let mut signals = Signals::new(config.command.is_some()).context("waiting for signals")?;
+    let mut signals = Signals::new().context("waiting for signals")?;
     let mut source = Source::start(&config.source)?;
     greet(&mut source, &config.particular);
     let mut trace = Trace {
@@ -152,9 +152,9 @@ impl Trace {
             let mut over = false;
             tokio::select! {
                 biased;
-                signal = signals.next() => match &command {
-                    Some(command) if runs => command.pass_on(signal),
-                    _ => return Ok(Why::Asked),
+                _ = signals.next() => match runs {
+                    true => signals::dealt_with(),
+                    false => return Ok(Why::Asked),
                 },
                 () = &mut out_of_time => return Ok(Why::Asked),
                 () = ended(&mut command), if runs => source.hurry(),

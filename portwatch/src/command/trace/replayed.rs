@@ -29,7 +29,7 @@ pub async fn run(config: Config, asked: &Asked) -> Result<Exit> {
             until.min(since.max(began.unwrap_or(0)).saturating_add(duration))
         }
     };
-    let mut signals = Signals::new(false).context("waiting for signals")?;
+    let mut signals = Signals::new().context("waiting for signals")?;
     let mut trace = Trace {
         lines: config.lines,
         filter: config.filter,

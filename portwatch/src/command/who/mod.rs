@@ -239,7 +239,7 @@ struct Watch {
 
 impl Watch {
     fn start(args: &WhoArgs, options: &source::Options) -> Result<Self> {
-        let signals = Signals::new(false).context("waiting for signals")?;
+        let signals = Signals::new().context("waiting for signals")?;
         let mut source = Source::start(options)?;
         let particular = Particular {
             interval: args.source.interval.is_some(),
