@@ -15,7 +15,8 @@ pub struct Accounts {
     pub lost: u64,
     /// The same by kind, only those above 0.
     pub lost_by_kind: Vec<(Kind, u64)>,
-    /// Process and cgroup records that the kernel could not hand over.
+    /// What only tells of others (processes, cgroups, events that were not asked for) and the kernel could not
+    /// hand over.
     pub lost_process: u64,
     /// Sockets the kernel's map had no room for.
     pub untracked_sockets: u64,

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::News;
 use super::accounts::Accounts;
+use super::kinds;
 use super::loss::Losses;
 use super::notes::Notes;
 use super::records::{Records, shown};
@@ -34,7 +35,8 @@ pub struct Options {
     pub tier: Option<Tier>,
     /// Size of the ring buffer in bytes: a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// Kinds of event wanted; the others are not produced.
+    /// Kinds of event wanted. Those by which they are told come, too ([`kinds::made`]); the others are not
+    /// produced.
     pub kinds: Vec<Kind>,
     /// Whether to say on stderr what the programs note about themselves.
     pub notes: bool,
@@ -72,6 +74,8 @@ pub struct Live {
     /// While all probes are attached: records from before and after tell half the story.
     attached: std::ops::Range<u64>,
     records: Records,
+    /// Kinds whose losses are missing, and not only what they tell of others.
+    wanted: Vec<Kind>,
     accounts: Accounts,
 }
 
@@ -81,8 +85,9 @@ impl Live {
     /// # Errors
     /// When no tier (or not the one asked for) can serve; the message names cause and remedy.
     pub fn start(options: &Options) -> Result<Self> {
+        let made = kinds::made(&options.kinds);
         let kinds = WireKind::ALL.iter().filter(|wire| match shown(**wire) {
-            Some(kind) => options.kinds.contains(&kind),
+            Some(kind) => made.contains(&kind),
             None => true,
         });
         let settings = Settings {
@@ -124,7 +129,8 @@ impl Live {
             timer,
             behind: false,
             attached: attached..u64::MAX,
-            records: Records::new(options.kinds.contains(&Kind::Close)),
+            records: Records::new(made.contains(&Kind::Close)),
+            wanted: options.kinds.clone(),
             accounts: Accounts::default(),
         })
     }
@@ -229,7 +235,7 @@ impl Live {
         accounts.lost_by_kind.clear();
         for kind in WireKind::ALL {
             let count = loss.full[kind as usize];
-            match shown(kind) {
+            match shown(kind).filter(|kind| self.wanted.contains(kind)) {
                 Some(kind) if count > 0 => {
                     accounts.lost += count;
                     accounts.lost_by_kind.push((kind, count));

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 mod compare;
+mod kinds;
 pub mod live;
 mod loss;
 mod notes;

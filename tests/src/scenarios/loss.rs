@@ -13,6 +13,7 @@ use crate::harness::stage::Stage;
 crate::scenarios! {
     what_a_tiny_ring_loses_is_counted_exactly,
     kinds_that_were_not_asked_for_are_not_counted_as_lost,
+    kinds_that_only_tell_of_others_are_not_counted_as_lost,
 }
 
 /// Connections at full speed, between two processes in a namespace of their own.
@@ -99,4 +100,8 @@ fn what_a_tiny_ring_loses_is_counted_exactly(stage: &mut Stage) -> Result<()> {
 
 fn kinds_that_were_not_asked_for_are_not_counted_as_lost(stage: &mut Stage) -> Result<()> {
     lose(stage, &["--event", "connect"], &[Kind::Connect])
+}
+
+fn kinds_that_only_tell_of_others_are_not_counted_as_lost(stage: &mut Stage) -> Result<()> {
+    lose(stage, &["--event", "close"], &[Kind::Close])
 }

@@ -74,7 +74,11 @@ impl Config {
                     ring_bytes: args
                         .ring_size
                         .unwrap_or(live::Options::default().ring_bytes),
-                    kinds: made(&filter),
+                    kinds: Kind::ALL
+                        .iter()
+                        .copied()
+                        .filter(|&kind| filter.allows(kind))
+                        .collect(),
                     notes: args.kernel_notes,
                     ..live::Options::default()
                 },
@@ -89,43 +93,5 @@ impl Config {
             require_complete: args.require_complete,
             command: (!args.command.is_empty()).then_some(args.command),
         })
-    }
-}
-
-/// Kinds of event that the kernel has to make: those asked for, and those by which they are told. The filter
-/// hides the latter.
-fn made(filter: &Filter) -> Vec<Kind> {
-    let binds = filter.allows(Kind::Bind);
-    let ends = filter.allows(Kind::Close) || filter.allows(Kind::Reset);
-    let made = |kind: &Kind| match kind {
-        _ if filter.allows(*kind) => true,
-        // Who has the port that a bind found taken, or left it.
-        Kind::Listen | Kind::Close if binds => true,
-        // What the owner was when the socket became its own, remembered until its close.
-        Kind::Bind | Kind::Listen | Kind::Connect | Kind::Accept | Kind::Close => ends,
-        Kind::Reset | Kind::Lost => false,
-    };
-    Kind::ALL.iter().copied().filter(made).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_made_with_those_that_tell_of_them() {
-        use Kind::{Accept, Bind, Close, Connect, Listen, Reset};
-        let check = |kinds: &[Kind], expected: &[Kind]| {
-            let filter = Filter {
-                kinds: kinds.to_vec(),
-                ..Filter::default()
-            };
-            assert_eq!(made(&filter), expected);
-        };
-        check(&[], Kind::ALL);
-        check(&[Accept, Connect], &[Connect, Accept]);
-        check(&[Bind], &[Bind, Listen, Close]);
-        check(&[Close], &[Bind, Listen, Connect, Accept, Close]);
-        check(&[Reset], &[Bind, Listen, Connect, Accept, Close, Reset]);
     }
 }
