@@ -52,5 +52,5 @@ pub fn reset_sent(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "tcp_send_reset")]
-    tcp_send_reset, tcp_send_reset_twin |ctx: BtfTracePointContext| Hook::SendReset, ctx.arg(0), 0 => run!(TCP_SEND_RESET, &ctx), if ctx.arg::<usize>(0) != 0
+    tcp_send_reset, tcp_send_reset_twin |ctx: BtfTracePointContext| Hook::SendReset, ctx.arg(0), 0 => run!(TCP_SEND_RESET, &ctx)
 }

@@ -71,7 +71,11 @@ pub fn changed(ctx: &BtfTracePointContext) {
 
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| Hook::State, ctx.arg(0), change(&ctx) => run!(INET_SOCK_SET_STATE, &ctx), if matters(&ctx)
+    inet_sock_set_state, inet_sock_set_state_twin |ctx: BtfTracePointContext| Hook::State, ctx.arg(0), change(&ctx) => {
+        if matters(&ctx) {
+            run!(INET_SOCK_SET_STATE, &ctx);
+        }
+    }
 }
 
 /// tcp sockets but not the subflows of MPTCP sockets, and those sockets themselves.

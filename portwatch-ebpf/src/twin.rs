@@ -103,17 +103,11 @@ pub fn is_left(hook: Hook, object: usize, change: u32) -> bool {
 }
 
 /// Declares a program and its twin, which the loader knows by the ending `_twin`: the hook with the
-/// object and the change that tell its events from one another, what is to be done about them, and which
-/// of them matter (else all).
+/// object and the change that tell its events from one another, and what is to be done about them.
 macro_rules! twins {
-    (#[$kind:ident(function = $function:tt)] $first:ident, $twin:ident |$ctx:ident: $context:ty| $hook:expr, $object:expr, $change:expr => $body:expr $(, if $matters:expr)?) => {
+    (#[$kind:ident(function = $function:tt)] $first:ident, $twin:ident |$ctx:ident: $context:ty| $hook:expr, $object:expr, $change:expr => $body:expr) => {
         #[$kind(function = $function)]
         pub fn $first($ctx: $context) -> i32 {
-            $(
-                if !$matters {
-                    return 0;
-                }
-            )?
             crate::twin::take_on($hook, $object, $change);
             $body;
             0
@@ -121,7 +115,7 @@ macro_rules! twins {
 
         #[$kind(function = $function)]
         pub fn $twin($ctx: $context) -> i32 {
-            if $($matters &&)? crate::twin::is_left($hook, $object, $change) {
+            if crate::twin::is_left($hook, $object, $change) {
                 aya_log_ebpf::debug!(
                     &$ctx,
                     "{} was skipped: its twin takes over",
