@@ -108,6 +108,11 @@ fn main() {
                 closes_only,
             ),
             ("a_program_in_no_directory_has_a_name", root, in_memory),
+            (
+                "a_trace_that_was_denied_probes_is_not_complete",
+                root,
+                denied_probes,
+            ),
             ("csv_and_text_begin_with_names", root, header_first),
             (
                 "it_traces_where_cgroups_are_mounted_for_its_parent_only",
@@ -451,6 +456,46 @@ fn without_cgroups() {
     let (code, _, stderr) = outcome(command.output().unwrap());
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.starts_with("portwatch: tracing with "), "{stderr}");
+}
+
+fn denied_probes() {
+    use std::os::unix::process::CommandExt as _;
+    let with_files = |most: u64| {
+        let args = [
+            "trace",
+            "-d",
+            "1ms",
+            "--require-complete",
+            "--probes",
+            "tracepoint",
+        ];
+        let mut command = portwatch(&args);
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: a system call that reads the limit, which outlives it.
+        unsafe {
+            command.pre_exec(move || {
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+                Ok(())
+            });
+        }
+        outcome(command.output().unwrap())
+    };
+    // The fewest open files with which it can serve at all.
+    let (mut few, mut enough) = (10_u64, 500);
+    while enough - few > 1 {
+        let most = few.midpoint(enough);
+        match with_files(most).0 {
+            Some(1) => few = most,
+            _ => enough = most,
+        }
+    }
+    let (code, _, stderr) = with_files(enough);
+    assert!(stderr.contains(" (degraded: no "), "{stderr}");
+    assert!(stderr.contains("probes denied to this process"), "{stderr}");
+    assert_eq!(code, Some(4), "{stderr}");
 }
 
 fn header_first() {

@@ -111,7 +111,7 @@ pub struct RecordArgs {
     #[arg(help_heading = "Run")]
     pub ring_size: Option<u32>,
 
-    /// Exit with code 4 when anything was lost or could not be seen
+    /// Exit with code 4 when anything was lost or not seen, but for what this kernel cannot show at all
     #[arg(long, help_heading = "Run")]
     pub require_complete: bool,
 

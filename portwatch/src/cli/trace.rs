@@ -141,7 +141,7 @@ pub struct TraceArgs {
     #[arg(long, conflicts_with_all = ["from", "proc_root"], help_heading = "Run")]
     pub kernel_notes: bool,
 
-    /// Exit with code 4 when anything was lost or could not be seen
+    /// Exit with code 4 when anything was lost or not seen, but for what this kernel cannot show at all
     #[arg(long, help_heading = "Run")]
     pub require_complete: bool,
 

@@ -15,7 +15,7 @@ use super::kernel::Kernel;
 use super::links::{Attached, Links};
 use super::plan::{Hook, PLAN, Probe, Thing};
 use super::program::{self, words};
-use super::report::{Refusal, Report, Row};
+use super::report::{Denial, Refusal, Report, Row};
 use super::{Tier, copies, permission};
 
 /// The programs, built from `portwatch-ebpf` by `cargo xtask bpf`.
@@ -140,8 +140,8 @@ impl Loading<'_> {
     /// Attaches a tier; `None` when something required was refused.
     fn attach(&mut self, tier: Tier) -> Option<(Report, Links)> {
         if tier == Tier::Tracepoint && !cfg!(target_arch = "x86_64") {
-            let error = "reads registers of x86-64 only";
-            self.refuse("bind", tier, "tp_btf sys_exit", error);
+            let error = anyhow!("reads registers of x86-64 only");
+            self.refuse("bind", tier, "tp_btf sys_exit", &error);
             return None;
         }
         let mut links = Links::default();
@@ -157,7 +157,7 @@ impl Loading<'_> {
                     return None;
                 }
                 if let Err(error) = self.begin() {
-                    self.refuse(thing.observe, tier, "map WATCHING", words(&error));
+                    self.refuse(thing.observe, tier, "map WATCHING", &error);
                     return None;
                 }
             }
@@ -195,12 +195,13 @@ impl Loading<'_> {
         observe: &'static str,
         tier: Tier,
         alternative: impl Into<String>,
-        error: impl Into<String>,
+        error: &anyhow::Error,
     ) {
         let refusal = Refusal {
             tier,
             alternative: alternative.into(),
-            error: error.into(),
+            error: words(error),
+            denial: Denial::of(error),
         };
         self.refused.push((observe, refusal));
     }
@@ -228,7 +229,7 @@ impl Loading<'_> {
                         links.extend(all);
                         None
                     }
-                    Err(error) => Some((probe.hook.to_string(), words(&error))),
+                    Err(error) => Some((probe.hook.to_string(), error)),
                 }
             });
             match fails {
@@ -236,7 +237,7 @@ impl Loading<'_> {
                     let hooks: Vec<String> = probes.iter().map(|p| p.hook.to_string()).collect();
                     return Some(hooks.join(", "));
                 }
-                Some((hook, error)) => self.refuse(thing.observe, tier, hook, error),
+                Some((hook, error)) => self.refuse(thing.observe, tier, hook, &error),
             }
         }
         None

@@ -16,7 +16,7 @@ pub use copies::Skips;
 pub use links::Links;
 pub use load::{Loaded, Settings, load};
 pub use permission::is_in_user_namespace;
-pub use report::{Refusal, Report, Row};
+pub use report::{Denial, Refusal, Report, Row};
 
 use clap::ValueEnum;
 use serde::Serialize;

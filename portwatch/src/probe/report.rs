@@ -1,5 +1,7 @@
 //! What the kernel gave and what it refused: the result of carrying out the plan.
 
+use std::io;
+
 use serde::Serialize;
 
 use super::Tier;
@@ -36,11 +38,41 @@ pub struct Refusal {
     pub alternative: String,
     /// In the kernel's own words.
     pub error: String,
+    /// `None`: as far as the error tells, the kernel does not have it.
+    #[serde(skip)]
+    pub denial: Option<Denial>,
+}
+
+/// Why the kernel does not give this process what it gives others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    Permission,
+    /// Open files or memory.
+    Room,
+}
+
+impl Denial {
+    pub fn of(error: &anyhow::Error) -> Option<Self> {
+        let errno = |cause: &io::Error| cause.raw_os_error();
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+        match causes.find_map(errno)? {
+            libc::EPERM => Some(Self::Permission),
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM => Some(Self::Room),
+            _ => None,
+        }
+    }
 }
 
 impl Report {
     /// Rows that nothing serves: what this run cannot see.
     pub fn degraded(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.chosen.is_none())
+    }
+
+    /// Those of them that the kernel has, but denied.
+    pub fn denied(&self) -> impl Iterator<Item = &Row> {
+        let denied = |refusal: &Refusal| refusal.tier == self.tier && refusal.denial.is_some();
+        self.degraded()
+            .filter(move |row| row.refused.iter().any(denied))
     }
 }

@@ -30,6 +30,8 @@ pub struct Accounts {
     /// Nothing came from the kernel: snapshots were compared, with this much between two at most.
     #[serde(with = "nanoseconds")]
     pub polled: Option<Duration>,
+    /// Things that this kernel shows others, but not this process: probes that it denied.
+    pub denied_probes: u64,
     /// Snapshots of which tables were missing or damaged that had been whole at the start.
     pub damaged_snapshots: u64,
 }
@@ -72,7 +74,7 @@ mod tests {
             ..Accounts::default()
         };
         let json = serde_json::to_string(&accounts).unwrap();
-        expect![[r#"{"lost":12,"lost_by_kind":[["connect",10],["close",2]],"lost_process":0,"untracked_sockets":0,"missed_returns":0,"skipped_events":0,"undecodable":1,"polled":200000000,"damaged_snapshots":0}"#]].assert_eq(&json);
+        expect![[r#"{"lost":12,"lost_by_kind":[["connect",10],["close",2]],"lost_process":0,"untracked_sockets":0,"missed_returns":0,"skipped_events":0,"undecodable":1,"polled":200000000,"denied_probes":0,"damaged_snapshots":0}"#]].assert_eq(&json);
         assert_eq!(serde_json::from_str::<Accounts>(&json).unwrap(), accounts);
         let nothing: Accounts = serde_json::from_str("{}").unwrap();
         assert!(nothing.complete());

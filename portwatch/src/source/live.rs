@@ -104,6 +104,10 @@ impl Live {
             reset_reasons,
         } = probe::load(&settings)?;
         let attached = boot();
+        let accounts = Accounts {
+            denied_probes: report.denied().count() as u64,
+            ..Accounts::default()
+        };
         let notes = options.notes.then(|| Notes::new(&mut ebpf)).transpose()?;
         let mut map = |name: &str| {
             ebpf.take_map(name)
@@ -131,7 +135,7 @@ impl Live {
             attached: attached..u64::MAX,
             records: Records::new(made.contains(&Kind::Close)),
             wanted: options.kinds.clone(),
-            accounts: Accounts::default(),
+            accounts,
         })
     }
 

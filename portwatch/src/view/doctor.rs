@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::facts::{Fact, State};
-use crate::probe::{Report, Row, Tier};
+use crate::probe::{Denial, Report, Row, Tier};
 use crate::sanitize;
 
 /// All there is to say.
@@ -137,14 +137,16 @@ fn fix(row: &Row) -> Option<&'static str> {
     if row.chosen.is_some() {
         return None;
     }
-    let denied = |error: &str| error.contains("not permitted") || error.contains("EPERM");
     Some(
-        match row.refused.iter().any(|refusal| denied(&refusal.error)) {
-            true => {
+        match row.refused.iter().find_map(|refusal| refusal.denial) {
+            Some(Denial::Permission) => {
                 "the kernel has it but denies it here: run portwatch on the host itself, not in a \
-                 container or sandbox, and as root"
+             container or sandbox, and as root"
             }
-            false => "this kernel does not have it: use a newer one, or another tier (--probes)",
+            Some(Denial::Room) => {
+                "the kernel has no room for it here: allow more open files (ulimit -n) or memory"
+            }
+            None => "this kernel does not have it: use a newer one, or another tier (--probes)",
         },
     )
 }
@@ -196,6 +198,7 @@ mod tests {
             tier: Tier::Trampoline,
             alternative: alternative.into(),
             error: error.into(),
+            denial: None,
         };
         let row = |observe, chosen: Option<&str>, refused| Row {
             observe,

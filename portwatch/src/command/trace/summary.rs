@@ -127,6 +127,7 @@ fn reasons(accounts: &Accounts) -> Vec<String> {
         skipped_events,
         undecodable,
         polled,
+        denied_probes,
         damaged_snapshots,
     } = accounts;
     let mut reasons = Vec::new();
@@ -165,6 +166,11 @@ fn reasons(accounts: &Accounts) -> Vec<String> {
             skipped_events,
             "run",
             "of a probe skipped by the kernel, which was interrupted in it: events may be missing",
+        ),
+        (
+            denied_probes,
+            "probe",
+            "denied to this process: events or parts of them are missing, see portwatch doctor",
         ),
         (undecodable, "record", "not understood: please report this"),
         (
@@ -249,9 +255,10 @@ mod tests {
             skipped_events: 5,
             undecodable: 4,
             polled: None,
+            denied_probes: 6,
             damaged_snapshots: 0,
         };
-        expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 process record lost: exe, args and parents may be missing; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
+        expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 process record lost: exe, args and parents may be missing; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 6 probes denied to this process: events or parts of them are missing, see portwatch doctor; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
         let accounts = Accounts {
             polled: Some(Duration::from_millis(200)),
             ..Accounts::default()
