@@ -10,7 +10,7 @@ use portwatch_common::{Kind as WireKind, NO_STATUS, SocketRecord, flag, is_addre
 use rustc_hash::FxHashMap;
 
 use super::News;
-use crate::clock::Clock;
+use crate::clock::{Clock, boot};
 use crate::decode::{self, Record};
 use crate::event::{Cause, Comm, Context, Event, Family, Kind, Origin, Proto};
 use crate::machine::{Machine, read_args, same_numbers};
@@ -29,9 +29,16 @@ pub struct Records {
     /// Whether closes are told, which is when they are forgotten.
     closes: bool,
     /// When set, only these processes are shown.
-    followed: Option<HashSet<u32>>,
+    followed: Option<Followed>,
     /// Where news of processes go, when someone asked for them.
     news: Option<Sender<News>>,
+}
+
+/// A process and its descendants.
+struct Followed {
+    pids: HashSet<u32>,
+    /// By the kernel's clock. What is told of births before may include its own.
+    since: u64,
 }
 
 impl Records {
@@ -58,7 +65,10 @@ impl Records {
 
     /// See [`super::Source::follow`].
     pub fn follow(&mut self, pid: u32) {
-        self.followed.get_or_insert_default().insert(pid);
+        self.followed = Some(Followed {
+            pids: HashSet::from([pid]),
+            since: boot(),
+        });
     }
 
     /// How many sockets of those who are followed are open, if closes are told.
@@ -83,10 +93,13 @@ impl Records {
             Record::Fork(fork) => {
                 let parent = comm(fork.comm);
                 (self.processes).fork(fork.ppid, fork.tgid, parent, &mut self.machine);
-                if let Some(followed) = &mut self.followed
-                    && followed.contains(&fork.ppid)
-                {
-                    followed.insert(fork.tgid);
+                if let Some(Followed { pids, since }) = &mut self.followed {
+                    if pids.contains(&fork.ppid) {
+                        pids.insert(fork.tgid);
+                    } else if fork.ts > *since {
+                        // The number was another's before.
+                        pids.remove(&fork.tgid);
+                    }
                 }
             }
             Record::Exit(exit) => self.processes.exit(exit.tgid, exit.ts),
@@ -106,6 +119,12 @@ impl Records {
                     cgroup: self.machine.cgroup_now(head.tgid),
                 };
                 self.processes.exec(head.tgid, process);
+                // Should the record of its birth be lost.
+                if let Some(Followed { pids, .. }) = &mut self.followed
+                    && pids.contains(&head.ppid)
+                {
+                    pids.insert(head.tgid);
+                }
             }
             Record::Cgroup { id, path } => self.machine.add_cgroup(id, path),
             Record::Socket(..) => {}
@@ -123,9 +142,11 @@ impl Records {
         let kind = shown(wire)?;
         let socket = &record.socket;
         let owner = &socket.owner;
-        if let Some(followed) = &self.followed
-            && !followed.contains(&owner.tgid)
-        {
+        // The record of its birth may be lost, or the number another's by now.
+        let of_family = |Followed { pids, .. }: &Followed| {
+            pids.contains(&owner.tgid) || pids.contains(&owner.ppid)
+        };
+        if !self.followed.as_ref().is_none_or(of_family) {
             // One who is followed may have passed it on.
             self.owners.remove(&socket.cookie);
             return None;
@@ -313,7 +334,7 @@ fn address(v6: bool, words: [u64; 2]) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use portwatch_common::{Owner, Socket};
+    use portwatch_common::{Owner, ProcessRecord, Socket, TextRecord};
 
     use super::*;
 
@@ -344,5 +365,58 @@ mod tests {
             assert_eq!(told(WireKind::Connect), usize::from(closes));
             assert_eq!(told(WireKind::Close), 0);
         }
+    }
+
+    fn fork(ppid: u32, tgid: u32, ts: u64) -> Record<'static> {
+        Record::Fork(ProcessRecord {
+            ts,
+            tgid,
+            ppid,
+            ..ProcessRecord::default()
+        })
+    }
+
+    fn is_shown(records: &mut Records, pid: u32, ppid: u32) -> bool {
+        let record = record(1, pid, ppid);
+        (records.socket(WireKind::Bind, &record, &mut Vec::new())).is_some()
+    }
+
+    #[test]
+    fn children_are_followed_though_nothing_told_of_their_birth() {
+        let mut records = Records::new(true);
+        records.follow(10);
+        assert!(is_shown(&mut records, 11, 10));
+        assert!(!is_shown(&mut records, 12, 11));
+        records.process(Record::Exec {
+            head: TextRecord {
+                tgid: 11,
+                ppid: 10,
+                ..TextRecord::default()
+            },
+            exe: "/bin/sh".to_owned(),
+            args: b"sh\0",
+        });
+        assert!(is_shown(&mut records, 12, 11));
+        assert!(!is_shown(&mut records, 20, 1));
+    }
+
+    #[test]
+    fn who_takes_the_number_of_a_descendant_is_not_followed() {
+        let mut records = Records::new(true);
+        let before = boot();
+        records.follow(10);
+        // its own birth, told late
+        records.process(fork(1, 10, before));
+        assert!(is_shown(&mut records, 10, 1));
+        let now = boot() + 1;
+        records.process(fork(10, 11, now));
+        assert!(is_shown(&mut records, 11, 10));
+        records.process(fork(1, 11, now));
+        records.process(fork(11, 12, now));
+        for (pid, ppid) in [(11, 1), (12, 11)] {
+            assert!(!is_shown(&mut records, pid, ppid));
+        }
+        // what it had open is its own
+        assert!(is_shown(&mut records, 11, 10));
     }
 }
