@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::command::say;
 use crate::command::signals::{self, Signals};
+use crate::command::trace::summary::plural;
 use crate::exit::Exit;
 use crate::source::Source;
 use crate::user::{self, Users};
@@ -180,7 +181,7 @@ impl Running {
     }
 
     /// Whether nothing is to be waited for any more, once the source has told what happened until the end:
-    /// its sockets are closed, or will not be soon, which is said.
+    /// its sockets are closed, or took too long, which is said.
     pub fn is_over(&self, source: &Source) -> bool {
         let Some((_, at)) = &self.end else {
             return false;
@@ -188,9 +189,10 @@ impl Running {
         match source.open() {
             Some(0) => return true,
             _ if at.elapsed() < CLOSING => return false,
-            Some(1) => say("1 socket of the command is still open: its close is not shown"),
+            // They are open, or their closes were lost.
             Some(open) => say(&format!(
-                "{open} sockets of the command are still open: their closes are not shown"
+                "no close was told of {} of the command within a second of its end",
+                plural(open as u64, "socket")
             )),
             None => {}
         }
