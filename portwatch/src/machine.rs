@@ -1,14 +1,15 @@
 //! Answers from this machine: /proc, the cgroup file system and the user database.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use lru::LruCache;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -22,13 +23,17 @@ use crate::sanitize;
 use crate::snapshot::file;
 use crate::user::Users;
 
+/// Most cgroups remembered. Those of containers come and go for as long as a trace runs.
+const CGROUPS: NonZeroUsize = const { NonZeroUsize::new(1 << 16).unwrap() };
+
 /// What this machine knows, remembered where it does not change.
 pub struct Machine {
     /// Of the proc file system.
     root: PathBuf,
     /// `None` for another machine: a name here may be someone else there.
     users: Option<Users>,
-    cgroups: HashMap<u64, String>,
+    /// Paths by id; none of an id that nobody knows.
+    cgroups: LruCache<u64, Option<String>>,
     /// Whether there are hierarchies of version 1, whose paths no id tells.
     version_1: bool,
 }
@@ -38,7 +43,7 @@ impl Machine {
         Self {
             root: "/proc".into(),
             users: Some(Users::system()),
-            cgroups: HashMap::new(),
+            cgroups: LruCache::new(CGROUPS),
             version_1: (std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
                 .lines()
                 .any(|line| !line.starts_with("0:")),
@@ -50,7 +55,7 @@ impl Machine {
         Self {
             root: root.to_owned(),
             users: None,
-            cgroups: HashMap::new(),
+            cgroups: LruCache::new(CGROUPS),
             version_1: false,
         }
     }
@@ -65,7 +70,7 @@ impl Machine {
 
     /// A cgroup was made.
     pub fn add_cgroup(&mut self, id: u64, path: String) {
-        self.cgroups.insert(id, path);
+        self.cgroups.put(id, Some(path));
     }
 
     /// All processes running now.
@@ -95,9 +100,7 @@ impl Machine {
         let Some(root) = cgroup2::root().filter(|_| self.users.is_some()) else {
             return;
         };
-        let mut found = HashMap::new();
-        walk(root, root, &mut found);
-        self.cgroups.extend(found);
+        walk(root, root, &mut |id, path| self.add_cgroup(id, path));
     }
 }
 
@@ -113,15 +116,11 @@ impl Lookup for Machine {
     }
 
     fn cgroup(&mut self, id: u64) -> Option<String> {
-        if !self.cgroups.contains_key(&id) {
+        if !self.cgroups.contains(&id) {
             self.scan_cgroups();
-            // An id that nobody knows is not worth a second walk.
-            self.cgroups.entry(id).or_default();
         }
-        self.cgroups
-            .get(&id)
-            .filter(|path| !path.is_empty())
-            .cloned()
+        // An id that nobody knows is not worth a second walk.
+        self.cgroups.get_or_insert(id, || None).clone()
     }
 
     fn cgroup_now(&mut self, pid: u32) -> Option<String> {
@@ -134,13 +133,13 @@ impl Lookup for Machine {
     }
 }
 
-fn walk(root: &Path, directory: &Path, found: &mut HashMap<u64, String>) {
+fn walk(root: &Path, directory: &Path, found: &mut impl FnMut(u64, String)) {
     let Ok(metadata) = directory.metadata() else {
         return;
     };
     let below = directory.strip_prefix(root).unwrap_or(directory);
     let below = sanitize::utf8(below.as_os_str().as_encoded_bytes());
-    found.insert(metadata.ino(), format!("/{below}"));
+    found(metadata.ino(), format!("/{below}"));
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -355,4 +354,22 @@ fn network_is_within() -> bool {
     // SAFETY: it is open, and nobody else's.
     drop(unsafe { OwnedFd::from_raw_fd(owner) });
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_that_came_and_went_are_forgotten() {
+        let mut machine = Machine::at(Path::new("/dev/null"));
+        let most = CGROUPS.get() as u64;
+        for id in 0..most + 10 {
+            machine.add_cgroup(id, format!("/docker/{id}"));
+        }
+        assert_eq!(machine.cgroups.len(), CGROUPS.get());
+        assert_eq!(machine.cgroup(0), None);
+        let last = most + 9;
+        assert_eq!(machine.cgroup(last), Some(format!("/docker/{last}")));
+    }
 }
