@@ -16,11 +16,22 @@ pub struct Json {
     owners: Owners,
 }
 
+/// Each name once, where it comes first: keys of an object differ.
+pub fn once<T: Copy + PartialEq>(names: &[T]) -> Vec<T> {
+    let mut once = Vec::new();
+    for &name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
+}
+
 impl Json {
     /// `None`: all fields in the order of the schema. A loss is always written whole.
     pub fn new(fields: Option<Vec<Field>>) -> Self {
         Self {
-            fields,
+            fields: fields.map(|fields| once(&fields)),
             time: Utc::default(),
             owners: Owners::new(),
         }
@@ -490,6 +501,16 @@ mod tests {
         assert_eq!(
             line(&mut Json::new(Some(vec![Field::Error])), &event),
             "{}\n"
+        );
+    }
+
+    #[test]
+    fn a_field_that_is_asked_for_twice_is_one_key() {
+        let event = Event::new(Kind::Bind, crate::event::Origin::Live, 0);
+        let fields = vec![Field::Event, Field::Origin, Field::Event];
+        assert_eq!(
+            line(&mut Json::new(Some(fields)), &event),
+            "{\"event\":\"bind\",\"origin\":\"live\"}\n"
         );
     }
 }

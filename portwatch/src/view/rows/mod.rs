@@ -24,7 +24,10 @@ impl Rows {
     pub fn put(&self, out: &mut Vec<u8>, rows: impl IntoIterator<Item = Row>) {
         match self {
             Rows::Text(text) => text.put(out, rows),
-            Rows::Json(columns) => put_json(out, rows, columns.as_deref().unwrap_or(Column::ALL)),
+            Rows::Json(columns) => {
+                let columns = json::once(columns.as_deref().unwrap_or(Column::ALL));
+                put_json(out, rows, &columns);
+            }
             Rows::Csv(columns, shown) => {
                 let columns = columns.as_deref().unwrap_or(Column::ALL);
                 put_csv(out, rows, columns, Cells::new(*shown));
@@ -125,16 +128,16 @@ mod tests {
 
     #[test]
     fn columns_select_and_order() {
-        let columns = vec![Column::Note, Column::Event(Field::Comm)];
+        let columns = vec![Column::Note, Column::Event(Field::Comm), Column::Note];
         expect![[r#"
             {"note":"ssh on an unusual port (usually 22)","comm":"sshd"}
             {"note":"not a usual domain server","comm":"a,\"\u001b"}
         "#]]
         .assert_eq(&text(&Rows::Json(Some(columns.clone()))));
         expect![[r#"
-            note,comm
-            ssh on an unusual port (usually 22),sshd
-            not a usual domain server,"a,""\x1b"
+            note,comm,note
+            ssh on an unusual port (usually 22),sshd,ssh on an unusual port (usually 22)
+            not a usual domain server,"a,""\x1b",not a usual domain server
         "#]]
         .assert_eq(&text(&Rows::Csv(Some(columns), true)));
     }
