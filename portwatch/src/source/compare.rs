@@ -31,6 +31,8 @@ struct Known {
     attempt: Option<u64>,
     /// It was there at the start or an event told of it, so its end is told as well.
     told: bool,
+    /// Its end was told, and its port is what remains of it.
+    over: bool,
 }
 
 /// What a socket is doing, as far as events tell.
@@ -52,6 +54,7 @@ impl Compare {
                 since: None,
                 attempt: None,
                 told: true,
+                over: false,
                 socket,
             };
             (inode, known)
@@ -123,8 +126,9 @@ impl Compare {
         };
         let mut gone: Vec<(u64, Known)> = self.known.extract_if(gone).collect();
         gone.sort_unstable_by_key(|(inode, _)| *inode);
-        let told = gone.into_iter().filter(|(_, known)| known.told);
-        told.map(|(_, known)| known.end(ts)).collect()
+        let told = (gone.into_iter()).filter(|(_, known)| known.told && !known.over);
+        told.map(|(_, known)| known.end(&known.socket, ts))
+            .collect()
     }
 }
 
@@ -137,6 +141,7 @@ impl Known {
             since: None,
             attempt: None,
             told: false,
+            over: false,
         }
     }
 
@@ -153,9 +158,17 @@ impl Known {
     /// Takes it as it is now, and tells what it did.
     fn update(&mut self, socket: Socket, accepted: bool, ts: u64, events: &mut Vec<Event>) {
         // What has not been told of did nothing yet.
-        let before = self.told.then(|| stage(&self.socket));
-        let peer = std::mem::replace(&mut self.socket, socket).remote;
+        let before = (self.told && !self.over).then(|| stage(&self.socket));
+        let last = std::mem::replace(&mut self.socket, socket);
         let now = stage(&self.socket);
+        // By shutdown or connect(AF_UNSPEC), or by a reset.
+        let ended = matches!(before, Some(Stage::Listening | Stage::Connected));
+        if now == Stage::Bound && (self.over || ended && self.socket.proto != Proto::Udp) {
+            events.extend((!self.over).then(|| self.end(&last, ts)));
+            self.over = true;
+            return;
+        }
+        self.over = false;
         if now == Stage::Connecting {
             return self.wait(before, ts, events);
         }
@@ -168,7 +181,9 @@ impl Known {
             Stage::Connected if before.is_none() && accepted => {
                 self.tell(Kind::Accept, ts, events);
             }
-            Stage::Connected if before != Some(Stage::Connected) || peer != self.socket.remote => {
+            Stage::Connected
+                if before != Some(Stage::Connected) || last.remote != self.socket.remote =>
+            {
                 // It has a port, and nothing but a bind gives one to a udp socket.
                 if self.socket.proto == Proto::Udp && before.is_none() {
                     self.tell(Kind::Bind, ts, events);
@@ -207,15 +222,16 @@ impl Known {
         }
     }
 
-    fn end(self, ts: u64) -> Event {
-        let mut event = self.socket.event(Kind::Close, Origin::Poll, ts);
+    /// The end of what was last known to be this socket.
+    fn end(&self, socket: &Socket, ts: u64) -> Event {
+        let mut event = socket.event(Kind::Close, Origin::Poll, ts);
         event.backlog = None;
         if let Some(owner) = &self.owner {
             owner.put(&mut event);
         }
-        self.socket.put_traffic(&mut event);
+        socket.put_traffic(&mut event);
         event.duration_us = self.since.map(|since| ts.saturating_sub(since) / 1000);
-        event.cause = match self.socket.state {
+        event.cause = match socket.state {
             State::CloseWait | State::LastAck => Some(Cause::Remote),
             State::FinWait1 | State::FinWait2 => Some(Cause::Local),
             _ => None,

@@ -107,6 +107,33 @@ fn a_socket_that_changes_its_peer_connects_again() {
 }
 
 #[test]
+fn a_socket_that_begins_anew_has_an_end_for_each_life() {
+    let listener = socket(Proto::Tcp, State::Listen, 1);
+    let connection = socket(Proto::Tcp, State::Estab, 1);
+    let bound = socket(Proto::Tcp, State::Unconn, 1);
+    let snapshots = [
+        vec![bound.clone()],
+        vec![listener.clone()],
+        vec![bound.clone()],
+        vec![bound.clone()],
+        vec![listener],
+        vec![connection],
+        vec![bound],
+        vec![],
+    ];
+    let expected = [
+        vec![Kind::Listen],
+        vec![Kind::Close],
+        vec![],
+        vec![Kind::Listen],
+        vec![Kind::Connect],
+        vec![Kind::Close],
+        vec![],
+    ];
+    assert_eq!(kinds(&snapshots), expected);
+}
+
+#[test]
 fn an_end_tells_what_was_last_known() {
     let traffic = Traffic {
         rtt_us: 40,
