@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Event, Family, Kind, Peer, Proto};
 use crate::row::Row;
@@ -13,6 +13,8 @@ use crate::row::Row;
 const DEPARTED_NS: u64 = 60_000_000_000;
 /// Most of them remembered.
 const DEPARTED: usize = 65_536;
+/// Most of them told of one port, the latest first.
+const TOLD: usize = 64;
 /// How old a snapshot may be. Taking one costs some milliseconds, and binds may fail by the thousand.
 const FRESH_NS: u64 = 1_000_000_000;
 
@@ -42,7 +44,8 @@ impl Transport {
 struct Binder {
     peer: Peer,
     laddr: Option<IpAddr>,
-    left: bool,
+    since: u64,
+    left: Option<u64>,
 }
 
 /// A socket of a snapshot.
@@ -50,6 +53,7 @@ struct Binder {
 struct Seen {
     sock: Option<u64>,
     laddr: Option<IpAddr>,
+    connected: bool,
     /// Not for IPv4 as well.
     v6only: bool,
     holders: Vec<Peer>,
@@ -96,7 +100,8 @@ impl Taken {
                 sock: event.sock,
             },
             laddr: event.laddr,
-            left: false,
+            since: event.ts,
+            left: None,
         });
     }
 
@@ -116,11 +121,12 @@ impl Taken {
         let Some(binders) = self.binders.get_mut(&port) else {
             return;
         };
-        let Some(binder) = (binders.iter_mut()).find(|x| !x.left && x.peer.sock == event.sock)
+        let Some(binder) =
+            (binders.iter_mut()).find(|x| x.left.is_none() && x.peer.sock == event.sock)
         else {
             return;
         };
-        binder.left = true;
+        binder.left = Some(event.ts);
         self.departures.push_back((event.ts, port, event.sock));
         while let Some(&(at, port, sock)) = self.departures.front()
             && (self.departures.len() > DEPARTED || event.ts.saturating_sub(at) > DEPARTED_NS)
@@ -132,7 +138,7 @@ impl Taken {
 
     fn forget(&mut self, port: Port, sock: Option<u64>) {
         if let Some(binders) = self.binders.get_mut(&port) {
-            binders.retain(|x| !(x.left && x.peer.sock == sock));
+            binders.retain(|x| x.left.is_none() || x.peer.sock != sock);
             if binders.is_empty() {
                 self.binders.remove(&port);
             }
@@ -159,6 +165,7 @@ impl Taken {
             let seen = Seen {
                 sock: row.event.sock,
                 laddr: row.event.laddr,
+                connected: row.event.raddr.is_some(),
                 v6only: row.v6only == Some(true),
                 holders: row.event.holders.unwrap_or_default(),
             };
@@ -168,43 +175,67 @@ impl Taken {
         }
     }
 
-    /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, then
-    /// those who left it in the last minute, each process and socket once.
+    /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, each process
+    /// and socket once, but a process only once for all its connections; then those who left it in the last
+    /// minute and have it no more.
     pub fn tell(&self, event: &mut Event) {
         let Some(port) = port(event).filter(|_| found_taken(event)) else {
             return;
         };
+        let binders = || self.binders.get(&port).into_iter().flatten();
         let seen = || self.seen.get(&port).into_iter().flatten();
         // IPv4 may have the same port.
-        let aside = |x: &&Seen| x.v6only && event.family == Some(Family::Ipv4);
-        let now = (seen().filter(|x| !aside(x)))
-            .flat_map(|x| x.holders.iter().map(|peer| (x.laddr, peer)));
-        let is_aside =
-            |peer: &Peer| peer.sock.is_some() && seen().filter(aside).any(|x| x.sock == peer.sock);
-        let binders = || {
-            let all = self.binders.get(&port).into_iter().flatten();
-            all.filter(|x| !is_aside(&x.peer))
+        let ipv4 = match event.laddr {
+            Some(addr) => addr.is_ipv4(),
+            None => event.family == Some(Family::Ipv4),
         };
-        // From a snapshot of a moment ago they may have left since.
-        let left = |peer: &Peer| binders().any(|x| x.left && x.peer.sock == peer.sock);
-        let known = |left| {
-            let of_kind = binders().filter(move |x| x.left == left);
-            of_kind.map(|x| (x.laddr, &x.peer))
+        let (aside, there): (Vec<_>, Vec<_>) = seen().partition(|x| x.v6only && ipv4);
+        let socks = |of: &[&Seen]| of.iter().filter_map(|x| x.sock).collect::<FxHashSet<_>>();
+        let (aside, known) = (socks(&aside), socks(&there));
+        let is_in = |socks: &FxHashSet<u64>, sock: Option<u64>| {
+            sock.is_some_and(|sock| socks.contains(&sock))
         };
-        // Events know cookies, which snapshots of other namespaces may not; so they come first.
-        let all = (known(false))
-            .chain(now.filter(|(_, peer)| !left(peer)))
-            .chain(known(true));
+        let (left, now): (Vec<_>, Vec<_>) = (binders())
+            .filter(|x| !is_in(&aside, x.peer.sock) && overlap(x.laddr, event.laddr))
+            .partition(|x| x.left.is_some());
+        let gone: FxHashSet<u64> = left.iter().filter_map(|x| x.peer.sock).collect();
         let mut holders: Vec<Peer> = Vec::new();
-        for (laddr, peer) in all {
-            let same = |x: &Peer| x.pid == peer.pid && (x.sock == peer.sock || peer.sock.is_none());
-            if overlap(laddr, event.laddr) && !holders.iter().any(same) {
-                holders.push(peer.clone());
+        // Events know cookies, which snapshots of other namespaces may not; so they come first. Who has a socket
+        // that the snapshot shows may have passed it on.
+        let is_told = |x: &&Binder| {
+            !(is_in(&known, x.peer.sock) && self.taken_at.is_some_and(|at| x.since < at))
+        };
+        for binder in now.into_iter().filter(is_told) {
+            add(&mut holders, &binder.peer, false);
+        }
+        // From a snapshot of a moment ago they may have left since. Connections are only in the way where nothing
+        // else of their process is.
+        let mut there: Vec<_> = (there.into_iter())
+            .filter(|x| !is_in(&gone, x.sock) && overlap(x.laddr, event.laddr))
+            .collect();
+        there.sort_by_key(|x| x.connected);
+        for seen in there {
+            let connected = seen.connected;
+            (seen.holders.iter()).for_each(|peer| add(&mut holders, peer, connected));
+        }
+        let most = holders.len() + TOLD;
+        for binder in left.iter().rev() {
+            let ago = binder.left.map(|at| event.ts.saturating_sub(at));
+            if holders.len() < most && ago.is_some_and(|ago| ago <= DEPARTED_NS) {
+                add(&mut holders, &binder.peer, true);
             }
         }
         if !holders.is_empty() {
             event.holders = Some(holders);
         }
+    }
+}
+
+/// Adds a holder unless it is there with this socket, or at all if `once`.
+fn add(holders: &mut Vec<Peer>, peer: &Peer, once: bool) {
+    let same = |x: &Peer| x.pid == peer.pid && (once || x.sock == peer.sock || peer.sock.is_none());
+    if !holders.iter().any(same) {
+        holders.push(peer.clone());
     }
 }
 
@@ -218,10 +249,15 @@ fn port(event: &Event) -> Option<Port> {
     Some((event.netns, Transport::of(event.proto?), lport))
 }
 
-/// Whether sockets with these addresses may not share a port. A wildcard is every address.
+/// Whether sockets with these addresses may not share a port. A wildcard is every address, that of IPv4 every
+/// one of IPv4.
 fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let includes = |wildcard: IpAddr, addr: IpAddr| {
+        let reaches = wildcard.is_ipv6() || addr.is_ipv4() || addr.is_unspecified();
+        wildcard.is_unspecified() && reaches
+    };
     match (one, other) {
-        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        (Some(one), Some(other)) => one == other || includes(one, other) || includes(other, one),
         _ => true,
     }
 }
@@ -343,7 +379,74 @@ mod tests {
             failed.holders.unwrap_or_default().len()
         };
         assert_eq!(told(Family::Ipv4, "127.0.0.1"), 0);
+        // of a socket of IPv6, but mapped
+        assert_eq!(told(Family::Ipv6, "127.0.0.1"), 0);
         assert_eq!(told(Family::Ipv6, "::1"), 1);
+    }
+
+    #[test]
+    fn a_wildcard_of_ipv4_is_not_in_the_way_of_ipv6() {
+        let mut taken = Taken::default();
+        taken.note(&event(Kind::Bind, SECOND, 10, 1, "0.0.0.0"));
+        assert_eq!(holders(&taken, SECOND, "::1"), []);
+        let there = [(10, Some(1))];
+        for laddr in ["::", "0.0.0.0", "127.0.0.1"] {
+            assert_eq!(holders(&taken, SECOND, laddr), there);
+        }
+    }
+
+    #[test]
+    fn connections_of_a_process_are_one_holder_and_none_beside_its_listener() {
+        let connection = |pid, sock| {
+            let mut row = Row::connection(State::Estab, "127.0.0.1:80", "127.0.0.1:9", pid, "nc");
+            row.event.sock = Some(sock);
+            row.event.holders.as_mut().unwrap()[0].sock = Some(sock);
+            row
+        };
+        let mut taken = Taken::default();
+        let rows = [connection(11, 1), connection(10, 2), connection(11, 3)];
+        let server = Row::server(Proto::Tcp, "0.0.0.0:80", 10, "nc");
+        taken.refresh(rows.into_iter().chain([server]), SECOND);
+        let told = [(10, Some(100)), (11, Some(1))];
+        assert_eq!(holders(&taken, SECOND, "127.0.0.1"), told);
+    }
+
+    #[test]
+    fn who_passed_a_socket_on_does_not_hold_it() {
+        let mut taken = Taken::default();
+        let mut server = Row::server(Proto::Tcp, "0.0.0.0:80", 11, "nc");
+        server.event.sock = Some(1);
+        server.event.holders.as_mut().unwrap()[0].sock = Some(1);
+        taken.note(&event(Kind::Bind, SECOND, 10, 1, "0.0.0.0"));
+        assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
+        taken.refresh([server], 2 * SECOND);
+        assert_eq!(holders(&taken, 2 * SECOND, "0.0.0.0"), [(11, Some(1))]);
+    }
+
+    #[test]
+    fn those_who_left_are_told_for_a_minute_the_latest_first_and_not_all() {
+        let mut taken = Taken::default();
+        for sock in 1..=100 {
+            let bind = event(Kind::Bind, sock * SECOND, sock as u32, sock, "0.0.0.0");
+            taken.note(&bind);
+            taken.note(&Event {
+                kind: Kind::Close,
+                ..bind
+            });
+        }
+        let told = holders(&taken, 101 * SECOND, "0.0.0.0");
+        assert_eq!(told.len(), 60);
+        assert_eq!(told[0], (100, Some(100)));
+        assert_eq!(holders(&taken, 159 * SECOND, "0.0.0.0").len(), 2);
+        for sock in 200..400 {
+            let bind = event(Kind::Bind, 160 * SECOND, sock, u64::from(sock), "0.0.0.0");
+            taken.note(&bind);
+            taken.note(&Event {
+                kind: Kind::Close,
+                ..bind
+            });
+        }
+        assert_eq!(holders(&taken, 160 * SECOND, "0.0.0.0").len(), TOLD);
     }
 
     #[test]
