@@ -142,10 +142,7 @@ static EARLY: AtomicI32 = AtomicI32::new(0);
 /// From here on this process gets our signals, and what came before.
 pub fn pass_to(pid: u32) {
     COMMAND.store(pid.cast_signed(), Ordering::SeqCst);
-    match EARLY.swap(0, Ordering::SeqCst) {
-        0 => {}
-        early => send(pid.cast_signed(), early),
-    }
+    pass_early_on();
 }
 
 /// Nobody gets them any more.
@@ -156,10 +153,24 @@ pub fn pass_to_nobody() {
 /// Done in the handler: nothing that we wait for must be in the way of a signal to the command.
 fn pass_on(number: i32) {
     match COMMAND.load(Ordering::SeqCst) {
-        0 => EARLY.store(number, Ordering::SeqCst),
+        0 => {
+            EARLY.store(number, Ordering::SeqCst);
+            // It may run by now.
+            pass_early_on();
+        }
         // The terminal has sent it to the command as well.
-        _ if number == libc::SIGINT && in_foreground() => {}
+        pid if number == libc::SIGINT && in_foreground(pid) => {}
         pid => send(pid, number),
+    }
+}
+
+fn pass_early_on() {
+    let pid = COMMAND.load(Ordering::SeqCst);
+    if pid != 0 {
+        match EARLY.swap(0, Ordering::SeqCst) {
+            0 => {}
+            early => send(pid, early),
+        }
     }
 }
 
@@ -168,12 +179,12 @@ fn send(pid: i32, number: i32) {
     unsafe { libc::kill(pid, number) };
 }
 
-/// Whether Ctrl-C in the terminal reaches our process group, and so the command.
-fn in_foreground() -> bool {
+/// Whether Ctrl-C in the terminal reaches this command, which may have a process group of its own.
+fn in_foreground(command: i32) -> bool {
     // SAFETY: system calls on a path that ends with NUL and on our own descriptor.
     unsafe {
         let terminal = libc::open(c"/dev/tty".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        let reached = terminal >= 0 && libc::tcgetpgrp(terminal) == libc::getpgrp();
+        let reached = terminal >= 0 && libc::tcgetpgrp(terminal) == libc::getpgid(command);
         libc::close(terminal);
         reached
     }

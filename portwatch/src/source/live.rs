@@ -185,7 +185,10 @@ impl Live {
 
     /// See [`super::Source::open`].
     pub fn open(&self) -> Option<usize> {
-        (!self.behind).then(|| self.records.open())
+        let awaited = [Kind::Close, Kind::Reset]
+            .iter()
+            .any(|kind| self.wanted.contains(kind));
+        (!self.behind).then(|| if awaited { self.records.open() } else { 0 })
     }
 
     /// Shows only what this process and its descendants do from now on.
