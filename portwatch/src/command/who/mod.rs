@@ -14,14 +14,14 @@ use crate::command::list::{hint, own_netns, style};
 use crate::command::output::{Output, is_closed_pipe};
 use crate::command::recorded::home;
 use crate::command::signals::Signals;
-use crate::command::trace::{Particular, greet};
+use crate::command::trace::{Particular, greet, not_observed, summary};
 use crate::command::{READER_CHECK, say, screen, wrong_usage};
 use crate::event::{Event, Kind, Proto};
 use crate::exit::Exit;
 use crate::filter::{Filter, Span, Spans};
 use crate::machine;
 use crate::port::{self, Question, Report, Rules};
-use crate::row::Row;
+use crate::row::{Row, State};
 use crate::service;
 use crate::snapshot::{self, Snapshot};
 use crate::source::{self, Source, live};
@@ -65,15 +65,21 @@ pub async fn run(args: WhoArgs) -> Result<Exit> {
     let mut output = Output::open(None)?;
     let limits = match session {
         Some(path) => past::answer(&args, path, &mut output.buffer)?,
-        None => answer(&args, source.snapshot(), watch.as_mut(), &mut output.buffer)?,
+        None => answer(
+            &args,
+            source.snapshot(),
+            watch.as_mut().map(|(watch, _)| watch),
+            &mut output.buffer,
+        )?,
     };
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
         result => result?,
     }
     hint(&limits);
-    if let Some(watch) = &mut watch {
-        watch.follow(&mut output).await?;
+    if let Some((mut watch, mut events)) = watch {
+        watch.follow(&mut events, &mut output).await?;
+        watch.end(events, &mut output)?;
     }
     Ok(Exit::Fine)
 }
@@ -227,18 +233,20 @@ fn in_the_way(addr: Option<IpAddr>, event: &Event) -> bool {
 
 /// The events of a port as they happen.
 struct Watch {
-    source: Source,
     signals: Signals,
     target: Target,
     filter: Filter,
     lines: Lines,
     holders: Holders,
-    /// Sockets that have the port by a bind or a connect.
+    /// Number of the last event shown.
+    seq: u64,
+    /// Sockets that have the port by a bind, and those that have it as long as they are connected or try to be.
     bound: HashSet<u64>,
+    connected: HashSet<u64>,
 }
 
 impl Watch {
-    fn start(args: &WhoArgs, options: &source::Options) -> Result<Self> {
+    fn start(args: &WhoArgs, options: &source::Options) -> Result<(Self, Source)> {
         let signals = Signals::new().context("waiting for signals")?;
         let mut source = Source::start(options)?;
         let particular = Particular {
@@ -250,12 +258,13 @@ impl Watch {
             say("polling does not see binds that fail");
         }
         let port = args.target.port;
-        Ok(Self {
-            source,
+        let watch = Self {
             signals,
             target: args.target,
             holders: Holders::new(true),
+            seq: 0,
             bound: HashSet::new(),
+            connected: HashSet::new(),
             filter: Filter {
                 kinds: KINDS.to_vec(),
                 ports: Spans(vec![Span {
@@ -271,19 +280,29 @@ impl Watch {
                 }
                 ReportFormat::Json => Lines::Json(Json::new(None)),
             },
-        })
+        };
+        Ok((watch, source))
     }
 
     /// What has the port now.
     fn begin(&mut self, reports: &[Report<'_>]) {
         let rows = (reports.iter()).flat_map(|x| x.servers.iter().chain(x.others.iter().copied()));
-        let own = rows.filter(|row| row.event.kind != Kind::Accept);
-        self.bound.extend(own.filter_map(|row| row.event.sock));
+        for row in rows.filter(|row| row.event.kind != Kind::Accept) {
+            let has_it = match row.state {
+                State::SynSent => &mut self.connected,
+                _ => &mut self.bound,
+            };
+            has_it.extend(row.event.sock);
+        }
     }
 
     /// Whether the event takes or frees the port, or fails to. An accepted connection does
-    /// neither; one that was made from there does both, whatever it was connected to.
+    /// neither; one that was made from there does both, whatever it was connected to. What is lost may have
+    /// been any of that.
     fn concerns(&mut self, event: &Event) -> bool {
+        if event.kind == Kind::Lost {
+            return true;
+        }
         if !self.filter.matches(event) || event.lport != Some(self.target.port) {
             return false;
         }
@@ -291,11 +310,19 @@ impl Watch {
             return false;
         }
         match (event.kind, event.sock) {
-            (Kind::Close, Some(sock)) => self.bound.remove(&sock) || event.rport.is_none(),
+            (Kind::Close, Some(sock)) => {
+                let had_it = self.bound.remove(&sock) | self.connected.remove(&sock);
+                had_it || event.rport.is_none()
+            }
             (Kind::Close, None) => event.rport.is_none(),
-            (Kind::Connect, _) if event.error.is_some() => false,
             // Of one that was bound before it is no news.
-            (Kind::Connect, Some(sock)) => self.bound.insert(sock),
+            (Kind::Connect, Some(sock)) if self.bound.contains(&sock) => false,
+            (Kind::Connect, Some(sock)) if event.error.is_none() || is_pending(event) => {
+                self.connected.insert(sock)
+            }
+            // An attempt that took longer has given the port back.
+            (Kind::Connect, Some(sock)) => self.connected.remove(&sock),
+            (Kind::Connect, None) => event.error.is_none(),
             (_, Some(sock)) if event.error.is_none() => {
                 self.bound.insert(sock);
                 true
@@ -305,10 +332,9 @@ impl Watch {
     }
 
     /// Shows events until a signal comes or nobody reads them any more.
-    async fn follow(&mut self, output: &mut Output) -> Result<()> {
+    async fn follow(&mut self, source: &mut Source, output: &mut Output) -> Result<()> {
         let mut events = Vec::new();
         let mut reader_check = tokio::time::interval(READER_CHECK);
-        let mut seq = 0;
         self.lines.header(&mut output.buffer);
         loop {
             match output.flush() {
@@ -321,18 +347,43 @@ impl Watch {
                 _ = reader_check.tick() => if output.reader_left() {
                     return Ok(());
                 },
-                more = self.source.next(&mut events) => more?,
+                more = source.next(&mut events) => more?,
             }
-            for mut event in events.drain(..) {
-                self.holders.tell(&mut event);
-                if !self.concerns(&event) {
-                    continue;
-                }
-                seq += 1;
-                event.seq = seq;
-                event.service = service::of(&event);
-                self.lines.event(&mut output.buffer, &event);
-            }
+            self.show(&mut events, output);
         }
     }
+
+    fn show(&mut self, events: &mut Vec<Event>, output: &mut Output) {
+        for mut event in events.drain(..) {
+            self.holders.tell(&mut event);
+            if !self.concerns(&event) {
+                continue;
+            }
+            self.seq += 1;
+            event.seq = self.seq;
+            event.service = service::of(&event);
+            self.lines.event(&mut output.buffer, &event);
+        }
+    }
+
+    /// Shows what was still on its way, and says whether anything was missed.
+    fn end(mut self, source: Source, output: &mut Output) -> Result<()> {
+        let observed = match &source {
+            Source::Live(live) => not_observed(live.report()),
+            Source::Poll(..) | Source::Session(_) => None,
+        };
+        let mut events = Vec::new();
+        let accounts = source.finish(&mut events)?;
+        self.show(&mut events, output);
+        match output.flush() {
+            Err(error) if is_closed_pipe(&error) => {}
+            result => result?,
+        }
+        say(&summary::verdict(&accounts, observed.as_deref()));
+        Ok(())
+    }
+}
+
+fn is_pending(event: &Event) -> bool {
+    event.error.map(i32::from) == Some(libc::EINPROGRESS)
 }
