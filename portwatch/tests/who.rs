@@ -236,7 +236,10 @@ fn wait() {
     assert_eq!(next()["event"], "listen");
     // SAFETY: no memory involved; the child is not waited for yet.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (code, _, stderr) = outcome(child.wait_with_output().unwrap());
+    assert_eq!(code, Some(0));
+    // Whether it is, as trace does.
+    assert!(stderr.contains("complete: "), "{stderr}");
 }
 
 fn another_proc() {
