@@ -16,11 +16,11 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether such a socket would be in it.
-    pub fn shows(&self, netns: Option<u32>, table: Option<(Proto, Family)>) -> bool {
+    /// Whether such a socket may be there without being told.
+    pub fn has_gap(&self, netns: Option<u32>, table: Option<(Proto, Family)>) -> bool {
         let covers =
             |gap: &Gap| table.is_some_and(|(proto, family)| gap.covers(netns, proto, family));
-        self.namespaces.contains(&netns) && !self.gaps.iter().any(covers)
+        self.gaps.iter().any(covers)
     }
 
     /// Whether a process has this socket open. One that has no port any more is in no table of the kernel's.

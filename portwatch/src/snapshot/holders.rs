@@ -121,6 +121,11 @@ impl Holders {
             .map(|(_, pid)| *pid)
     }
 
+    /// Whether no process is out of sight.
+    pub fn all_seen(&self) -> bool {
+        self.denied == 0 && !self.hidden && !self.outside
+    }
+
     /// Counts those without a holder where the kernel told: it may hide what nobody may look into.
     pub fn count_lonely(&mut self, sockets: &Packed) {
         if !self.by_kernel {

@@ -325,7 +325,13 @@ fn class_in(proto: Option<Proto>, state: State) -> Class {
 /// Whether the snapshot would show this socket, were it still there. Of tcp sockets that are only bound not
 /// every kernel tells: only if one did before.
 fn can_be_seen(socket: &Compact, scope: &Scope) -> bool {
+    let (netns, inode) = (socket.netns.get(), socket.inode.get());
+    let table = socket.proto.zip(socket.family);
+    if !scope.namespaces.contains(&netns) {
+        // Where it was is gone, or nothing but sockets is left there: then it has to be held.
+        let let_go = inode.is_some_and(|inode| !scope.holds(inode) && scope.holders.all_seen());
+        return let_go && !scope.has_gap(netns, table);
+    }
     let only_bound = socket.state == State::Unconn && socket.proto != Some(Proto::Udp);
-    let told_before = !only_bound || socket.inode.get().is_some();
-    told_before && scope.shows(socket.netns.get(), socket.proto.zip(socket.family))
+    (!only_bound || inode.is_some()) && !scope.has_gap(netns, table)
 }

@@ -316,6 +316,25 @@ fn what_remains_of_a_told_end_is_as_the_snapshot_has_it() {
 }
 
 #[test]
+fn a_namespace_that_went_took_what_nobody_holds() {
+    let listen = event(Kind::Listen, 1, 1, 80, None);
+    let known = row(listen.clone(), State::Listen, 5);
+    let mut table = table(&[listen]);
+    table.watch();
+    table.reconcile([known], &scope(&[]), 2);
+    let gone = Scope::default();
+    let held = Scope {
+        holders: Arc::new(Holders::of_pairs(vec![(5, 7)])),
+        ..Scope::default()
+    };
+    assert_eq!(
+        lost_sight(table.clone(), &held),
+        (0, vec![(State::Listen, false)])
+    );
+    assert_eq!(lost_sight(table, &gone), (1, vec![(State::Listen, true)]));
+}
+
+#[test]
 fn what_no_event_tells_of_goes_with_its_namespace() {
     let mut table = table(&[]);
     table.watch();

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::compare::{Compare, Step};
 use super::list::{hint, netns_names, own_netns};
 use super::signals::{Asked, ScreenSignals};
-use super::trace::{Particular, not_observed, polling, summary, unused};
+use super::trace::{Particular, not_observed, other_numbers, polling, summary, unused};
 use super::{filter, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
@@ -109,7 +109,10 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     ended?;
     // The screen's first line has room for a part of what could not be seen.
     let observed = match &source {
-        Source::Live(live) => not_observed(live.report()),
+        Source::Live(live) => {
+            other_numbers().iter().for_each(|text| say(text));
+            not_observed(live.report())
+        }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
             None

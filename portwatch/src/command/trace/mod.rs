@@ -252,11 +252,7 @@ pub fn greet(source: &mut Source, given: &Particular) {
     match source {
         Source::Live(live) => {
             say(&tracing(live.report()));
-            if let Err(why) = same_numbers() {
-                say(&format!(
-                    "pid, ppid, tid and parents are the kernel's: {why}"
-                ));
-            }
+            other_numbers().iter().for_each(|text| say(text));
         }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
@@ -267,6 +263,14 @@ pub fn greet(source: &mut Source, given: &Particular) {
         Source::Session(_) => {}
     }
     unused(source, given).iter().for_each(|text| say(text));
+}
+
+/// That processes have other numbers here than the kernel tells, where they do.
+pub(super) fn other_numbers() -> Option<String> {
+    let why = same_numbers().err()?;
+    Some(format!(
+        "pid, ppid, tid and parents are the kernel's: {why}"
+    ))
 }
 
 /// What was asked for in vain, a sentence each.
