@@ -212,6 +212,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it has this errno.
+    pub fn has_error(&self, errno: i32) -> bool {
+        self.error.map(i32::from) == Some(errno)
+    }
+
     /// An event of which nothing but these three is known.
     pub fn new(kind: Kind, origin: Origin, ts: u64) -> Self {
         Self {

@@ -26,6 +26,13 @@ use crate::user::Users;
 /// Most cgroups remembered. Those of containers come and go for as long as a trace runs.
 const CGROUPS: NonZeroUsize = const { NonZeroUsize::new(1 << 16).unwrap() };
 
+/// None of them, and no room taken yet: most machines have few.
+fn no_cgroups() -> LruCache<u64, Option<String>> {
+    let mut cgroups = LruCache::unbounded();
+    cgroups.resize(CGROUPS);
+    cgroups
+}
+
 /// What this machine knows, remembered where it does not change.
 pub struct Machine {
     /// Of the proc file system.
@@ -43,7 +50,7 @@ impl Machine {
         Self {
             root: "/proc".into(),
             users: Some(Users::system()),
-            cgroups: LruCache::new(CGROUPS),
+            cgroups: no_cgroups(),
             version_1: (std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
                 .lines()
                 .any(|line| !line.starts_with("0:")),
@@ -55,7 +62,7 @@ impl Machine {
         Self {
             root: root.to_owned(),
             users: None,
-            cgroups: LruCache::new(CGROUPS),
+            cgroups: no_cgroups(),
             version_1: false,
         }
     }

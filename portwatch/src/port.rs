@@ -42,6 +42,19 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The kernel's defaults, for a process with privileges.
+    pub const DEFAULT: Self = Self {
+        unprivileged_start: 1024,
+        privileged: true,
+        ephemeral: Span {
+            first: 32768,
+            last: 60999,
+        },
+        reserved: Spans(Vec::new()),
+        refusals: Vec::new(),
+        unseen: None,
+    };
+
     /// Whether a socket looks like a client that left its port to the kernel: connected from one of its
     /// choice to one that is not.
     pub fn picked(&self, row: &Row) -> bool {

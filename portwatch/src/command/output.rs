@@ -85,6 +85,14 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|x| x.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Takes a reader that left for the normal end that it is.
+pub fn but_for_a_closed_pipe(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
 /// Waits for `events` up to `timeout` milliseconds (-1: for ever); what poll(2) returned of them.
 pub fn poll(descriptor: RawFd, events: i16, timeout: i32) -> i16 {
     let mut entry = libc::pollfd {

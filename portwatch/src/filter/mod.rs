@@ -116,9 +116,7 @@ impl Filter {
 
 /// An attempt that is still under way has not failed: its outcome follows.
 fn failed(event: &Event) -> bool {
-    event
-        .error
-        .is_some_and(|error| i32::from(error) != libc::EINPROGRESS)
+    event.error.is_some() && !event.has_error(libc::EINPROGRESS)
 }
 
 #[cfg(test)]

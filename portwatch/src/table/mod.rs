@@ -137,7 +137,7 @@ impl Table {
                 touched.insert(self.keys.of_addresses(event));
             }
         }
-        let pending = event.error.map(i32::from) == Some(libc::EINPROGRESS);
+        let pending = event.has_error(libc::EINPROGRESS);
         match (event.kind, event.error) {
             (Kind::Bind, None) => self.bound(key, event),
             (Kind::Listen, None) => self.listens(key, event),

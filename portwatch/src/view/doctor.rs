@@ -141,7 +141,7 @@ fn fix(row: &Row) -> Option<&'static str> {
         match row.refused.iter().find_map(|refusal| refusal.denial) {
             Some(Denial::Permission) => {
                 "the kernel has it but denies it here: run portwatch on the host itself, not in a \
-             container or sandbox, and as root"
+                 container or sandbox, and as root"
             }
             Some(Denial::Room) => {
                 "the kernel has no room for it here: allow more open files (ulimit -n) or memory"

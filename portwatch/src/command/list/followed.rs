@@ -43,16 +43,13 @@ pub async fn rows(
     following
         .follow(&mut source, &mut signals, duration)
         .await?;
-    let observed = match &source {
-        Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) | Source::Session(_) => {
-            // It has said so.
-            following.limits.clear();
-            None
-        }
-    };
+    let missing = not_observed(&source);
+    if let Source::Poll(..) = source {
+        // It has said so.
+        following.limits.clear();
+    }
     let accounts = source.finish(&mut Vec::new())?;
-    say(&summary::verdict(&accounts, observed.as_deref()));
+    say(&summary::verdict(&accounts, missing.as_deref()));
     for Difference { what, row } in &following.differences {
         let mut socket = row.event.proto.map(|x| format!("{x} ")).unwrap_or_default();
         human::push_endpoint(&mut socket, row.event.laddr, row.event.lport);

@@ -126,10 +126,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         privileges::give_up(&still_needed(command.is_some(), &args.file))?;
     }
 
-    let missing = match &source {
-        Source::Live(live) => not_observed(live.report()),
-        Source::Poll(..) | Source::Session(_) => None,
-    };
+    let missing = not_observed(&source);
     let shared = Arc::new(Shared::default());
     if let Source::Poll(poll, _) = &mut source {
         let shared = shared.clone();

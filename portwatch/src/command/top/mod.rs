@@ -108,20 +108,15 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     drop(terminal);
     ended?;
     // The screen's first line has room for a part of what could not be seen.
-    let observed = match &source {
-        Source::Live(live) => {
-            other_numbers().iter().for_each(|text| say(text));
-            not_observed(live.report())
-        }
-        Source::Poll(poll, why) => {
-            say(&polling(poll, why.as_ref()));
-            None
-        }
-        Source::Session(_) => None,
-    };
+    let missing = not_observed(&source);
+    match &source {
+        Source::Live(_) => other_numbers().iter().for_each(|text| say(text)),
+        Source::Poll(poll, why) => say(&polling(poll, why.as_ref())),
+        Source::Session(_) => {}
+    }
     hint(&top.scene.status.limits);
     let accounts = source.finish(&mut Vec::new())?;
-    say(&summary::verdict(&accounts, observed.as_deref()));
+    say(&summary::verdict(&accounts, missing.as_deref()));
     let differences = top.scene.status.differences;
     if differences > 0 {
         say(&format!(
@@ -144,7 +139,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
 fn describe(source: &Source) -> (String, Option<String>) {
     match source {
         Source::Live(live) => {
-            let missing = not_observed(live.report());
+            let missing = not_observed(source);
             let missing = missing.map(|missing| format!("not observed: {missing}"));
             (format!("{} probes", live.report().tier), missing)
         }

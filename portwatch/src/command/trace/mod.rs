@@ -12,7 +12,7 @@ use caps::Capability;
 use jiff::SignedDuration;
 
 use super::holders::Holders;
-use super::output::{Output, is_closed_pipe};
+use super::output::{Output, but_for_a_closed_pipe, is_closed_pipe};
 use super::signals::{self, Signals};
 use super::{READER_CHECK, after, say, wrong_usage};
 use crate::cli::TraceArgs;
@@ -52,10 +52,7 @@ pub async fn run(args: TraceArgs) -> Result<Exit> {
         filter: config.filter,
         output: Output::open(config.write.as_deref())?,
         left: config.count,
-        summary: Summary::new(match &source {
-            Source::Live(live) => not_observed(live.report()),
-            Source::Poll(..) | Source::Session(_) => None,
-        }),
+        summary: Summary::new(not_observed(&source)),
     };
     trace.header()?;
     let to_stderr = trace.output.is_shared_stdout();
@@ -224,13 +221,6 @@ impl Trace {
     }
 }
 
-fn but_for_a_closed_pipe(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if is_closed_pipe(&error) => Ok(()),
-        result => result,
-    }
-}
-
 /// Waits for the end of the command; forever when there is none.
 pub(super) async fn ended(command: &mut Option<&mut Running>) {
     match command {
@@ -328,14 +318,21 @@ fn micros(duration: Duration) -> u64 {
 /// Which tier serves, in one line.
 fn tracing(report: &Report) -> String {
     let mut text = format!("tracing with {} probes", report.tier);
-    if let Some(missing) = not_observed(report) {
+    if let Some(missing) = missing(report) {
         text.push_str(&format!(" (degraded: no {missing}; see portwatch doctor)"));
     }
     text
 }
 
-/// What this kernel does not show, as a list.
-pub(super) fn not_observed(report: &Report) -> Option<String> {
+/// What this kernel does not show of what happens, as a list.
+pub(super) fn not_observed(source: &Source) -> Option<String> {
+    match source {
+        Source::Live(live) => missing(live.report()),
+        Source::Poll(..) | Source::Session(_) => None,
+    }
+}
+
+fn missing(report: &Report) -> Option<String> {
     let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }

@@ -11,7 +11,7 @@ use rustix::thread::CapabilitySet;
 use crate::cli::{ReportFormat, Target, WhoArgs};
 use crate::command::holders::Holders;
 use crate::command::list::{hint, own_netns, style};
-use crate::command::output::{Output, is_closed_pipe};
+use crate::command::output::{Output, but_for_a_closed_pipe, is_closed_pipe};
 use crate::command::recorded::home;
 use crate::command::signals::Signals;
 use crate::command::trace::{Particular, greet, not_observed, summary};
@@ -32,19 +32,7 @@ use crate::view::who::Answer;
 /// What tells who takes and frees a port.
 const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
 
-/// What a bind is up to on another machine nobody tells: these are the kernel's defaults, for a process with
-/// privileges.
-const ELSEWHERE: Rules = Rules {
-    unprivileged_start: 1024,
-    privileged: true,
-    ephemeral: Span {
-        first: 32768,
-        last: 60999,
-    },
-    reserved: Spans(Vec::new()),
-    refusals: Vec::new(),
-    unseen: None,
-};
+/// What a bind is up to on another machine nobody tells.
 const ELSEWHERE_TOLD: &str = "what becomes of a bind is told for a process with privileges and the \
                               kernel's default settings";
 
@@ -155,7 +143,7 @@ fn answer(
         None => rules(&question),
         Some(_) => {
             limits.push(ELSEWHERE_TOLD.to_owned());
-            ELSEWHERE
+            Rules::DEFAULT
         }
     };
     let reports = port::reports(&question, &rules, &rows);
@@ -317,7 +305,9 @@ impl Watch {
             (Kind::Close, None) => event.rport.is_none(),
             // Of one that was bound before it is no news.
             (Kind::Connect, Some(sock)) if self.bound.contains(&sock) => false,
-            (Kind::Connect, Some(sock)) if event.error.is_none() || is_pending(event) => {
+            (Kind::Connect, Some(sock))
+                if event.error.is_none() || event.has_error(libc::EINPROGRESS) =>
+            {
                 self.connected.insert(sock)
             }
             // An attempt that took longer has given the port back.
@@ -368,22 +358,12 @@ impl Watch {
 
     /// Shows what was still on its way, and says whether anything was missed.
     fn end(mut self, source: Source, output: &mut Output) -> Result<()> {
-        let observed = match &source {
-            Source::Live(live) => not_observed(live.report()),
-            Source::Poll(..) | Source::Session(_) => None,
-        };
+        let missing = not_observed(&source);
         let mut events = Vec::new();
         let accounts = source.finish(&mut events)?;
         self.show(&mut events, output);
-        match output.flush() {
-            Err(error) if is_closed_pipe(&error) => {}
-            result => result?,
-        }
-        say(&summary::verdict(&accounts, observed.as_deref()));
+        but_for_a_closed_pipe(output.flush())?;
+        say(&summary::verdict(&accounts, missing.as_deref()));
         Ok(())
     }
-}
-
-fn is_pending(event: &Event) -> bool {
-    event.error.map(i32::from) == Some(libc::EINPROGRESS)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{ELSEWHERE, ELSEWHERE_TOLD, in_the_way, question, with_mptcp};
+use super::{ELSEWHERE_TOLD, in_the_way, question, with_mptcp};
 use crate::cli::{ReportFormat, WhoArgs};
 use crate::command::recorded::Past;
 use crate::port::{self, Rules};
@@ -32,7 +32,7 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
     limits.push(ELSEWHERE_TOLD.to_owned());
     let rules = Rules {
         unseen: past.unseen,
-        ..ELSEWHERE
+        ..Rules::DEFAULT
     };
     let reports = port::reports(&question, &rules, &past.rows);
     let pids = reports.iter().flat_map(|x| &x.servers);

@@ -38,7 +38,7 @@ fn put_host(document: &mut Document, run: &Run) {
 }
 
 fn put_event(document: &mut Document, event: &Event) {
-    let is_open = event.error == u16::try_from(libc::EINPROGRESS).ok();
+    let is_open = event.has_error(libc::EINPROGRESS);
     let (kind, category, types): (_, &[&str], &[&str]) = match event.kind {
         Kind::Bind => ("event", &["network"], &["info"]),
         Kind::Listen => ("event", &["network"], &["start"]),

@@ -29,8 +29,8 @@ pub fn document(run: &Run, event: &Event, direction: Option<Direction>) -> Value
 
 /// What happened, in numbers and in words.
 fn put_class(document: &mut Document, event: &Event) {
-    let is_open = event.error == u16::try_from(libc::EINPROGRESS).ok();
-    let is_refused = event.error == u16::try_from(libc::ECONNREFUSED).ok();
+    let is_open = event.has_error(libc::EINPROGRESS);
+    let is_refused = event.has_error(libc::ECONNREFUSED);
     let (activity, name) = match event.kind {
         Kind::Bind => (99, "Bind"),
         Kind::Listen if event.error.is_some() => (99, "Listen"),

@@ -343,6 +343,22 @@ fn put_others(out: &mut String, event: &Event) {
 }
 
 #[cfg(test)]
+impl Style {
+    /// In November 2023.
+    pub fn sample() -> Self {
+        Self {
+            colour: false,
+            numeric: false,
+            width: 80,
+            zone: TimeZone::UTC,
+            now: 1_700_000_000_000_000_000,
+            netns: Some(1),
+            netns_names: HashMap::from([(3, "blue".to_owned())]),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
@@ -356,15 +372,7 @@ mod tests {
     const NOW: u64 = 1_700_000_000_000_000_000;
 
     fn check(layout: Layout, rows: &[Row], change: impl Fn(&mut Style), expected: Expect) {
-        let mut style = Style {
-            colour: false,
-            numeric: false,
-            width: 80,
-            zone: TimeZone::UTC,
-            now: NOW,
-            netns: Some(1),
-            netns_names: HashMap::from([(3, "blue".to_owned())]),
-        };
+        let mut style = Style::sample();
         change(&mut style);
         let mut rows = rows.to_vec();
         for row in &mut rows {

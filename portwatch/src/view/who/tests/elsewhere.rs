@@ -5,6 +5,7 @@ use expect_test::expect;
 use super::*;
 use crate::bind::Refusal;
 use crate::device::Device;
+use crate::filter::Spans;
 
 #[test]
 fn an_address_of_another_machine_cannot_be_bound() {
@@ -12,7 +13,7 @@ fn an_address_of_another_machine_cannot_be_bound() {
         refusals: [Proto::Tcp, Proto::Udp]
             .map(|x| (x, Refusal::Foreign))
             .into(),
-        ..rules()
+        ..Rules::DEFAULT
     };
     check(
         question(Some("203.0.113.7")),
@@ -41,7 +42,7 @@ fn an_address_of_another_machine_cannot_be_bound() {
 fn multicast_of_ipv6_is_for_udp() {
     let multicast = Rules {
         refusals: vec![(Proto::Tcp, Refusal::Invalid)],
-        ..rules()
+        ..Rules::DEFAULT
     };
     check(
         question(Some("ff0e::1")),
@@ -77,7 +78,7 @@ fn another_namespace_has_its_own_ports() {
     named.event.netns = Some(3);
     check(
         question(None),
-        rules(),
+        Rules::DEFAULT,
         &[contained, named],
         expect![[r#"
             8080/tcp: nginx (pid 55, user 0) listens on 0.0.0.0 in container 0123456789ab in another network namespace (2)
@@ -106,7 +107,7 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
     };
     check(
         question.clone(),
-        rules(),
+        Rules::DEFAULT,
         &elsewhere,
         expect![[r#"
             8080/tcp: free here, nobody has it
@@ -119,7 +120,7 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
     all.push(connection(1, State::Estab, "10.0.0.2:4000"));
     check(
         question.clone(),
-        rules(),
+        Rules::DEFAULT,
         &all,
         expect![[r#"
             8080/tcp: nobody listens, but 1 other socket has it
@@ -132,7 +133,7 @@ fn sockets_of_all_other_namespaces_are_counted_together() {
     );
     check(
         question,
-        rules(),
+        Rules::DEFAULT,
         &all[1..2],
         expect![[r#"
             8080/tcp: free here, nobody has it
@@ -154,7 +155,7 @@ fn clients_of_other_namespaces_are_told_with_theirs_and_come_last() {
     };
     check(
         question,
-        rules(),
+        Rules::DEFAULT,
         &[elsewhere.clone(), elsewhere, here],
         expect![[r#"
             8080/tcp: free, nobody has it
@@ -175,7 +176,7 @@ fn sockets_bound_to_a_device_are_told_with_it() {
         protos: vec![Proto::Tcp],
         ..question(addr)
     };
-    let verdict = |question, rows: &[Row]| answer(question, rules(), rows).verdict();
+    let verdict = |question, rows: &[Row]| answer(question, Rules::DEFAULT, rows).verdict();
     let one = [on("lo", "127.0.0.53:8080", 1)];
     let all = [
         on("eth0", "0.0.0.0:8080", 1),
@@ -195,7 +196,7 @@ fn sockets_bound_to_a_device_are_told_with_it() {
     let absent = Rules {
         refusals: vec![(Proto::Tcp, Refusal::NoDevice)],
         privileged: false,
-        ..rules()
+        ..Rules::DEFAULT
     };
     let nowhere = answer(ask(Some("::1"), Some("eth9")), absent, &[]).verdict();
     expect![
@@ -204,7 +205,7 @@ fn sockets_bound_to_a_device_are_told_with_it() {
     .assert_eq(&nowhere);
     check(
         ask(None, None),
-        rules(),
+        Rules::DEFAULT,
         &all,
         expect![[r#"
         8080/tcp: srv (pid 2, user root) listens on 0.0.0.0%eth\x1b
@@ -224,7 +225,7 @@ fn privilege_and_ranges_are_told() {
     low.port = 80;
     let denied = Rules {
         privileged: false,
-        ..rules()
+        ..Rules::DEFAULT
     };
     check(
         low,
@@ -245,11 +246,11 @@ fn privilege_and_ranges_are_told() {
     high.port = 40000;
     let reserved = Rules {
         reserved: Spans(vec!["40000-40010".parse().unwrap()]),
-        ..rules()
+        ..Rules::DEFAULT
     };
     check(
         high.clone(),
-        rules(),
+        Rules::DEFAULT,
         &[],
         expect![[r#"
             40000/tcp: free, nobody has it

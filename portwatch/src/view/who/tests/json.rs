@@ -22,7 +22,7 @@ fn json_tells_on_what_an_error_depends() {
         Row::connection(State::Estab, local, remote, 99, "curl")
     };
     let binds = |rows: &[Row]| {
-        let json = json(&answer(question(Some("0.0.0.0")), rules(), rows));
+        let json = json(&answer(question(Some("0.0.0.0")), Rules::DEFAULT, rows));
         let mut bind = json["protocols"][0]["binds"][0].clone();
         bind.as_object_mut().unwrap().remove("obstacles");
         bind.to_string()
@@ -57,7 +57,7 @@ fn json_is_harmless_and_leaves_out_what_is_absent() {
     let mut question = question(None);
     question.netns = None;
     let mut out = Vec::new();
-    answer(question, rules(), &rows).put_json(&mut out);
+    answer(question, Rules::DEFAULT, &rows).put_json(&mut out);
     let text = String::from_utf8(out).unwrap();
     let deceives = |c| c != '\n' && sanitize::is_deceptive(c) || c == '\x1b';
     assert!(!text.contains(deceives), "{text}");
@@ -78,7 +78,7 @@ fn json_has_the_documented_keys() {
             "python3",
         ),
     ];
-    let json = json(&answer(question(Some("127.0.0.1")), rules(), &rows));
+    let json = json(&answer(question(Some("127.0.0.1")), Rules::DEFAULT, &rows));
     expect![[r#"
         {
           "addr": "127.0.0.1",

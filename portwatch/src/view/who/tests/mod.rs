@@ -8,11 +8,9 @@ mod taken;
 use std::sync::Arc;
 
 use expect_test::Expect;
-use jiff::tz::TimeZone;
 
 use super::*;
 use crate::event::Kind;
-use crate::filter::{Span, Spans};
 use crate::port;
 
 const NOW: u64 = 1_700_000_000_000_000_000;
@@ -27,20 +25,6 @@ fn question(addr: Option<&str>) -> Question {
     }
 }
 
-fn rules() -> Rules {
-    Rules {
-        unprivileged_start: 1024,
-        privileged: true,
-        ephemeral: Span {
-            first: 32768,
-            last: 60999,
-        },
-        reserved: Spans(Vec::new()),
-        refusals: Vec::new(),
-        unseen: None,
-    }
-}
-
 fn answer<'a>(question: Question, rules: Rules, rows: &'a [Row]) -> Answer<'a> {
     Answer {
         reports: port::reports(&question, &rules, rows),
@@ -52,20 +36,8 @@ fn answer<'a>(question: Question, rules: Rules, rows: &'a [Row]) -> Answer<'a> {
     }
 }
 
-fn style() -> Style {
-    Style {
-        colour: false,
-        numeric: false,
-        width: 80,
-        zone: TimeZone::UTC,
-        now: NOW,
-        netns: Some(1),
-        netns_names: HashMap::from([(3, "blue".to_owned())]),
-    }
-}
-
 fn check(question: Question, rules: Rules, rows: &[Row], expected: Expect) {
-    expected.assert_eq(&answer(question, rules, rows).text(&style()));
+    expected.assert_eq(&answer(question, rules, rows).text(&Style::sample()));
 }
 
 fn peer(pid: u32, comm: &str) -> Peer {

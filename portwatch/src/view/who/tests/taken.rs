@@ -17,7 +17,7 @@ fn a_listener_is_told_in_the_first_line() {
     ];
     check(
         question(None),
-        rules(),
+        Rules::DEFAULT,
         &rows,
         expect![[r#"
             8080/tcp: python3 (pid 7262, user root) listens on 127.0.0.1, running since 22:12:20
@@ -38,7 +38,7 @@ fn a_listener_is_told_in_the_first_line() {
     );
     check(
         question(Some("127.0.0.2")),
-        rules(),
+        Rules::DEFAULT,
         &rows,
         expect![[r#"
             127.0.0.2:8080/tcp: free, nobody has it
@@ -54,7 +54,7 @@ fn what_is_left_of_a_connection_is_no_client() {
         state: State::TimeWait,
         ..client("127.0.0.1:40001", "127.0.0.1:8080")
     };
-    let answer = answer(question(None), rules(), std::slice::from_ref(&left));
+    let answer = answer(question(None), Rules::DEFAULT, std::slice::from_ref(&left));
     assert_eq!(answer.reports[0].clients(), []);
 }
 
@@ -77,7 +77,7 @@ fn all_that_have_the_port_are_named_and_what_is_left_on_other_addresses() {
             protos: vec![Proto::Tcp],
             ..question(None)
         };
-        answer(question, rules(), rows).verdict()
+        answer(question, Rules::DEFAULT, rows).verdict()
     };
     expect!["8080/tcp is taken on 127.0.0.1, 127.0.0.2 by srv (pid 1) and srv (pid 2): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (on 10.0.0.1 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&rows));
     rows.extend((3..6).map(|pid| server("127.0.0.2", pid)));
@@ -92,7 +92,7 @@ fn only_time_wait_is_no_obstacle_to_servers() {
     row.event.context = None;
     check(
         question(None),
-        rules(),
+        Rules::DEFAULT,
         &[row],
         expect![[r#"
             8080/tcp: nobody listens, but 1 other socket has it
@@ -114,7 +114,7 @@ fn who_has_a_port_without_serving_is_named_and_success_is_not_promised() {
             protos: vec![Proto::Tcp],
             ..question(addr)
         };
-        answer(question, rules(), rows).verdict()
+        answer(question, Rules::DEFAULT, rows).verdict()
     };
     let fixed = [
         client("127.0.0.1:8080", "10.0.0.2:443"),
@@ -173,7 +173,7 @@ fn a_wildcard_of_ipv6_may_be_for_ipv4_too() {
             ],
         ),
     ] {
-        let answer = answer(question(None), rules(), &[wildcard(v6only)]).verdict();
+        let answer = answer(question(None), Rules::DEFAULT, &[wildcard(v6only)]).verdict();
         expected.assert_eq(&answer);
     }
 }
@@ -186,7 +186,7 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
     ];
     check(
         question(None),
-        rules(),
+        Rules::DEFAULT,
         &rows,
         expect![[r#"
             8080/tcp: worker (pid 10, user root) listens on 0.0.0.0
@@ -207,7 +207,7 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
     }));
     check(
         question(None),
-        rules(),
+        Rules::DEFAULT,
         &[hidden],
         expect![[r#"
             8080/tcp: a process of user root listens on 127.0.0.1
