@@ -184,11 +184,17 @@ impl Live {
     }
 
     /// See [`super::Source::open`].
-    pub fn open(&self) -> Option<usize> {
-        let awaited = [Kind::Close, Kind::Reset]
-            .iter()
-            .any(|kind| self.wanted.contains(kind));
-        (!self.behind).then(|| if awaited { self.records.open() } else { 0 })
+    pub fn open(&self) -> usize {
+        let ends = [Kind::Close, Kind::Reset];
+        match ends.iter().any(|kind| self.wanted.contains(kind)) {
+            true => self.records.open(),
+            false => 0,
+        }
+    }
+
+    /// See [`super::Source::is_behind`].
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Shows only what this process and its descendants do from now on.

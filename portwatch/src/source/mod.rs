@@ -155,13 +155,18 @@ impl Source {
     }
 
     /// How many sockets of those who are followed are open and have a close to come, as far as it was told
-    /// until now. `None`: there is more to tell first.
-    pub fn open(&self) -> Option<usize> {
+    /// until now.
+    pub fn open(&self) -> usize {
         match self {
             Source::Live(live) => live.open(),
             // To these a socket that no process holds is closed.
-            Source::Poll(..) | Source::Session(_) => Some(0),
+            Source::Poll(..) | Source::Session(_) => 0,
         }
+    }
+
+    /// Whether there is more to tell at once.
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Source::Live(live) if live.is_behind())
     }
 
     /// Shows only what this process and its descendants do from now on.

@@ -186,15 +186,17 @@ impl Running {
         let Some((_, at)) = &self.end else {
             return false;
         };
-        match source.open() {
-            Some(0) => return true,
-            _ if at.elapsed() < CLOSING => return false,
-            // They are open, or their closes were lost.
-            Some(open) => say(&format!(
+        let open = source.open();
+        let all_told = open == 0 && !source.is_behind();
+        if !all_told && at.elapsed() < CLOSING {
+            return false;
+        }
+        // They are open, or their closes were lost.
+        if open > 0 {
+            say(&format!(
                 "no close was told of {} of the command within a second of its end",
                 plural(open as u64, "socket")
-            )),
-            None => {}
+            ));
         }
         true
     }
