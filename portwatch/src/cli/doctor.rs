@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{ProbeChoice, ReportFormat};
+use super::ReportFormat;
+use super::probes::ProbeChoice;
 
 /// Say what this machine's kernel can give, what is missing, and how to fix it
 ///

@@ -19,6 +19,7 @@ use crate::row::{Column, State};
 // One look at what is there follows no events.
 #[command(mut_arg("interval", |arg| arg.requires("duration")))]
 #[command(mut_arg("probes", |arg| arg.requires("duration")))]
+#[command(mut_arg("ring_size", |arg| arg.requires("duration")))]
 #[command(after_long_help = "\
 Examples:
   portwatch                                 who listens where
@@ -104,8 +105,8 @@ pub struct ListArgs {
     pub sort: Sort,
 
     /// Follow events for this long before the table is printed: seconds, or 500ms, 10s, 5m, 1h. It
-    /// then also tells since when, by whom a socket was opened, and how many were accepted. --interval
-    /// and --probes are about these events
+    /// then also tells since when, by whom a socket was opened, and how many were accepted. --interval,
+    /// --probes and --ring-size are about these events
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Source")]
     #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,

@@ -4,6 +4,7 @@ mod doctor;
 mod export;
 mod filter;
 mod list;
+mod probes;
 mod query;
 mod record;
 mod report;
@@ -18,15 +19,15 @@ use std::ffi::OsString;
 
 use clap::builder::{PossibleValue, UnknownArgumentValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Arg, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::event::{Field, Kind};
-use crate::probe::Tier;
 
 pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, ExportFormat};
 pub use filter::{EventFilterArgs, FilterArgs};
 pub use list::{ListArgs, Sort};
+pub use probes::ProbeArgs;
 pub use query::QueryArgs;
 pub use record::RecordArgs;
 pub use report::ReportArgs;
@@ -126,43 +127,6 @@ pub enum Output {
 pub enum ReportFormat {
     Text,
     Json,
-}
-
-#[derive(Debug, Args)]
-pub struct ProbeArgs {
-    /// Kind of probes to use; with one of them it fails where it cannot serve, rather than poll
-    #[arg(
-        long,
-        value_name = "TIER",
-        default_value = "auto",
-        conflicts_with_all = ["from", "proc_root"],
-        help_heading = "Run"
-    )]
-    pub probes: ProbeChoice,
-}
-
-/// Which tier of probes to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProbeChoice {
-    /// The first that works
-    Auto,
-    /// fentry and fexit
-    Trampoline,
-    /// kprobe and kretprobe
-    Kprobe,
-    /// Tracepoints and cgroup hooks
-    Tracepoint,
-}
-
-impl ProbeChoice {
-    pub fn tier(self) -> Option<Tier> {
-        match self {
-            ProbeChoice::Auto => None,
-            ProbeChoice::Trampoline => Some(Tier::Trampoline),
-            ProbeChoice::Kprobe => Some(Tier::Kprobe),
-            ProbeChoice::Tracepoint => Some(Tier::Tracepoint),
-        }
-    }
 }
 
 /// A flag about a session that other commands have, to be told what this one has instead.
@@ -327,6 +291,9 @@ mod tests {
             ),
             ("list --probes kprobe", "--duration <TIME>"),
             ("--interval 50ms", "--duration <TIME>"),
+            ("--ring-size 8M", "--duration <TIME>"),
+            ("who 80 --probes kprobe", "--wait"),
+            ("who 80 --ring-size 8M", "--wait"),
         ] {
             let words = std::iter::once("portwatch").chain(line.split_whitespace());
             let error = Cli::parse_words(words.map(Into::into)).expect_err(line);

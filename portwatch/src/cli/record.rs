@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::trace::{parse_count, parse_duration, parse_ring_size, parse_size};
+use super::trace::{parse_count, parse_duration, parse_size};
 use super::{Output, ProbeArgs, SourceArgs};
 
 /// Smallest --max-size: a session without events takes a part of it already.
@@ -104,12 +104,6 @@ pub struct RecordArgs {
 
     #[command(flatten)]
     pub probes: ProbeArgs,
-
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
-    #[arg(help_heading = "Run")]
-    pub ring_size: Option<u32>,
 
     /// Exit with code 4 when anything was lost or not seen, but for what this kernel cannot show at all
     #[arg(long, help_heading = "Run")]

@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::When;
 use super::trace::parse_duration;
-use crate::probe::Tier;
-use crate::source::{Choice, poll};
+use super::{ProbeArgs, When};
+use crate::source::{self, Choice, live, poll};
 
 /// Between two snapshots, unless told otherwise.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -101,19 +100,25 @@ impl SourceArgs {
         self.from == Some(SourceChoice::Poll) || self.proc_root.is_some()
     }
 
-    /// The source to start, with probes of this tier if one was asked for.
-    pub fn choice(&self, tier: Option<Tier>) -> Choice {
-        match tier {
-            _ if self.polls() => Choice::Poll,
-            Some(_) => Choice::Live,
-            None => Choice::Best,
-        }
-    }
-
-    pub fn poll_options(&self) -> poll::Options {
-        poll::Options {
-            interval: self.interval.unwrap_or(INTERVAL),
-            proc_root: self.proc_root.clone(),
+    /// The source to start. `ring_bytes`: size of the ring buffer where none was asked for.
+    pub fn options(&self, probes: &ProbeArgs, ring_bytes: u32) -> source::Options {
+        let tier = probes.tier();
+        source::Options {
+            live: live::Options {
+                tier,
+                ring_bytes: probes.ring_size.unwrap_or(ring_bytes),
+                ..live::Options::default()
+            },
+            poll: poll::Options {
+                interval: self.interval.unwrap_or(INTERVAL),
+                proc_root: self.proc_root.clone(),
+            },
+            choice: match tier {
+                _ if self.polls() => Choice::Poll,
+                Some(_) => Choice::Live,
+                None => Choice::Best,
+            },
+            command: false,
         }
     }
 }

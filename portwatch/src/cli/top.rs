@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::trace::{parse_duration, parse_ring_size};
+use super::trace::parse_duration;
 use super::{FilterArgs, MomentArgs, ProbeArgs, SourceArgs, SpanArgs};
 
 /// Show all sockets as they come and go, full-screen
@@ -56,10 +56,4 @@ pub struct TopArgs {
 
     #[command(flatten)]
     pub probes: ProbeArgs,
-
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 4M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
-    #[arg(help_heading = "Run")]
-    pub ring_size: Option<u32>,
 }

@@ -131,12 +131,6 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// Size of the kernel's event buffer in bytes, or 512K, 8M: a power of two [default: 8M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    #[arg(allow_negative_numbers = true, conflicts_with_all = ["from", "proc_root"])]
-    #[arg(help_heading = "Run")]
-    pub ring_size: Option<u32>,
-
     /// Say on stderr what the probes in the kernel note of their own work
     #[arg(long, conflicts_with_all = ["from", "proc_root"], help_heading = "Run")]
     pub kernel_notes: bool,
@@ -186,22 +180,6 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| format!("'{text}' is not a size: write bytes, or 512K, 8M"))
 }
 
-pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
-    let bytes = parse_size(text)?;
-    // SAFETY: sysconf has no preconditions.
-    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-    Some(bytes)
-        .filter(|bytes| bytes.is_power_of_two() && *bytes >= page)
-        // the kernel takes no ring buffer of 2 GiB or more
-        .and_then(|bytes| u32::try_from(bytes).ok().filter(|&bytes| bytes <= 1 << 30))
-        .ok_or_else(|| {
-            format!(
-                "'{text}': the kernel takes powers of two from {}K to 1G, such as 8M",
-                page >> 10
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -232,27 +210,6 @@ mod tests {
     }
 
     #[test]
-    fn ring_sizes_are_what_the_kernel_takes() {
-        for (text, expected) in [
-            ("65536", Some(65536)),
-            ("64K", Some(65536)),
-            ("8M", Some(8 << 20)),
-            ("8MiB", Some(8 << 20)),
-            ("1G", Some(1 << 30)),
-            ("2G", None),
-            ("3M", None),
-            ("1K", None),
-            ("0", None),
-            ("8X", None),
-            ("-8M", None),
-            ("M", None),
-            ("99999999999999999999G", None),
-        ] {
-            assert_eq!(parse_ring_size(text).ok(), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn lists_ranges_and_a_command_are_read() {
         let line = "portwatch trace -P 80,8000-8999 -p 1 -e bind,close -t -4 --net 10.0.0.0/8,::1 \
                     -F ts,pid -o json -c 3 -d 5m -- curl -o x";
@@ -268,6 +225,6 @@ mod tests {
         assert_eq!(args.fields, [Field::Ts, Field::Pid]);
         assert_eq!(args.output, Output::Json);
         assert_eq!(args.command, ["curl", "-o", "x"]);
-        assert_eq!(args.ring_size, None);
+        assert_eq!(args.probes.ring_size, None);
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::device::Device;
 
-use super::{MOMENT, MomentArgs, ReportFormat, SourceArgs, elsewhere};
+use super::{MOMENT, MomentArgs, ProbeArgs, ReportFormat, SourceArgs, elsewhere};
 
 /// Say who has a port, who uses it, and what would become of a bind to it now
 ///
@@ -16,6 +16,8 @@ use super::{MOMENT, MomentArgs, ReportFormat, SourceArgs, elsewhere};
 /// also when nobody has the port.
 #[derive(Debug, Args)]
 #[command(mut_arg("interval", |arg| arg.requires("wait")))]
+#[command(mut_arg("probes", |arg| arg.requires("wait")))]
+#[command(mut_arg("ring_size", |arg| arg.requires("wait")))]
 #[command(args(["since", "until"].map(|name| elsewhere(name, MOMENT))))]
 #[command(after_long_help = "\
 Examples:
@@ -89,6 +91,9 @@ pub struct WhoArgs {
 
     #[command(flatten)]
     pub moment: MomentArgs,
+
+    #[command(flatten)]
+    pub probes: ProbeArgs,
 
     /// How to print the answer
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]

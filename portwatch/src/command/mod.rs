@@ -8,6 +8,7 @@ mod filter;
 mod holders;
 mod interrupt;
 mod list;
+mod netns;
 mod output;
 mod query;
 mod record;

@@ -75,7 +75,7 @@ fn answer(db: &Connection, sql: &str, format: cli::Output, output: &mut Output) 
 }
 
 fn new(columns: Vec<String>, format: cli::Output) -> Answer {
-    let colour = screen::style(false, true).colour;
+    let colour = screen::is_coloured(true);
     Answer::new(columns, format, screen::is_shown(true), colour)
 }
 

@@ -10,16 +10,22 @@ pub fn is_shown(to_stdout: bool) -> bool {
     to_stdout && std::io::stdout().is_terminal()
 }
 
-/// How text looks depends on whether someone looks at it.
-pub fn style(numeric: bool, to_stdout: bool) -> Style {
-    let screen = is_shown(to_stdout);
+/// Whether what is written may be coloured.
+pub fn is_coloured(to_stdout: bool) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|x| !x.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|x| x == "dumb");
+    is_shown(to_stdout) && !dumb && !set("NO_COLOR")
+}
+
+/// How text looks depends on whether someone looks at it. `home`: the
+/// network namespace that goes without saying.
+pub fn style(numeric: bool, to_stdout: bool, home: Option<u32>) -> Style {
     Style {
-        colour: screen && !dumb && !set("NO_COLOR"),
+        colour: is_coloured(to_stdout),
         numeric,
-        wide: screen && width(libc::STDOUT_FILENO).is_some_and(|width| width >= 140),
+        wide: is_shown(to_stdout) && width(libc::STDOUT_FILENO).is_some_and(|width| width >= 140),
         zone: time::local(),
+        netns: home,
     }
 }
 

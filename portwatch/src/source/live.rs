@@ -44,12 +44,15 @@ pub struct Options {
     pub thorough: bool,
 }
 
-/// The best tier, all kinds of event, and room for some ten thousand of them.
+/// Room for some ten thousand events.
+pub const RING_BYTES: u32 = 8 << 20;
+
+/// The best tier, and all kinds of event.
 impl Default for Options {
     fn default() -> Self {
         Self {
             tier: None,
-            ring_bytes: 8 << 20,
+            ring_bytes: RING_BYTES,
             kinds: Kind::ALL.to_vec(),
             notes: false,
             thorough: false,

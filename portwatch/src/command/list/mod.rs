@@ -2,8 +2,6 @@
 
 mod followed;
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +10,7 @@ use anyhow::Result;
 use super::output::{Output, is_closed_pipe};
 use super::recorded::Past;
 use super::trace::Particular;
-use super::{filter, say, screen, wrong_usage};
+use super::{filter, netns, say, screen, wrong_usage};
 use crate::cli::{self, ListArgs, Sort};
 use crate::exit::Exit;
 use crate::filter::Filter;
@@ -20,7 +18,7 @@ use crate::group;
 use crate::row::{self, Row, State};
 use crate::service;
 use crate::snapshot;
-use crate::source::{self, live};
+use crate::source::live;
 use crate::view::rows::{Layout, Rows, Style, Text};
 
 /// Takes a snapshot, or follows events for a while, and shows what is asked for.
@@ -36,20 +34,8 @@ pub async fn run(args: ListArgs) -> Result<Exit> {
         states: args.state,
         filter: filter::new::<Row>(args.filter).map_err(wrong_usage)?,
     };
-    let tier = args.probes.probes.tier();
-    let source = source::Options {
-        poll: args.source.poll_options(),
-        choice: args.source.choice(tier),
-        live: live::Options {
-            tier,
-            ..live::Options::default()
-        },
-        command: false,
-    };
-    let particular = Particular {
-        interval: args.source.interval.is_some(),
-        ..Particular::default()
-    };
+    let source = args.source.options(&args.probes, live::RING_BYTES);
+    let particular = Particular::of(&args.source, &args.probes);
     let past = match session {
         Some(path) => Some(Past::read(&path, &args.moment)?),
         None => None,
@@ -152,9 +138,9 @@ impl Wanted {
     }
 }
 
-/// How tables of rows look here and now. `proc_root`: see [`netns_names`].
+/// How tables of rows look here and now. `proc_root`: see [`netns`].
 pub fn style(numeric: bool, proc_root: Option<&Path>) -> Style {
-    let lines = screen::style(numeric, true);
+    let lines = screen::style(numeric, true, netns::home(proc_root));
     Style {
         colour: lines.colour,
         numeric,
@@ -166,8 +152,8 @@ pub fn style(numeric: bool, proc_root: Option<&Path>) -> Style {
         },
         zone: lines.zone,
         now: now(),
-        netns: own_netns(),
-        netns_names: netns_names(proc_root),
+        netns: lines.netns,
+        netns_names: netns::names(proc_root),
     }
 }
 
@@ -175,24 +161,4 @@ pub fn style(numeric: bool, proc_root: Option<&Path>) -> Style {
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |x| u64::try_from(x.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Number of the network namespace that this process is in.
-pub fn own_netns() -> Option<u32> {
-    let inode = std::fs::metadata("/proc/self/ns/net").ok()?.ino();
-    u32::try_from(inode).ok()
-}
-
-/// The namespaces that ip-netns(8) gave a name. None of another `proc_root`: those here may be others there.
-pub fn netns_names(proc_root: Option<&Path>) -> HashMap<u32, String> {
-    let Some(Ok(entries)) = proc_root.is_none().then(|| std::fs::read_dir("/run/netns")) else {
-        return HashMap::new();
-    };
-    (entries.flatten())
-        .filter_map(|entry| {
-            let inode = std::fs::metadata(entry.path()).ok()?.ino();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            Some((u32::try_from(inode).ok()?, name))
-        })
-        .collect()
 }

@@ -12,6 +12,7 @@ mod progress;
 mod recorder;
 mod shared;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -22,13 +23,12 @@ use serde_json::json;
 
 use super::compare::Compare;
 use super::holders::Holders;
-use super::list::own_netns;
 use super::output::Output;
 use super::signals::Signals;
 use super::trace::child;
 use super::trace::summary::Summary;
 use super::trace::{Particular, greet, not_observed, verdict};
-use super::{say, screen, wrong_usage};
+use super::{netns, say, screen, wrong_usage};
 use crate::cli::{self, RecordArgs};
 use crate::exit::Exit;
 use crate::privileges;
@@ -85,27 +85,14 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     }
     let key = key.map(Arc::new);
     let (files, file) = Files::open(&args, key.as_deref())?;
-    let tier = args.probes.probes.tier();
     let options = source::Options {
-        poll: args.source.poll_options(),
-        choice: args.source.choice(tier),
-        live: live::Options {
-            tier,
-            ring_bytes: args
-                .ring_size
-                .unwrap_or(live::Options::default().ring_bytes),
-            ..live::Options::default()
-        },
         command: command.is_some(),
+        ..args.source.options(&args.probes, live::RING_BYTES)
     };
     let mut source = Source::start(&options)?;
-    let particular = Particular {
-        interval: args.source.interval.is_some(),
-        ring_size: args.ring_size.is_some(),
-        ..Particular::default()
-    };
-    greet(&mut source, &particular);
-    let print = args.output.map(|output| print(output, args.numeric));
+    greet(&mut source, &Particular::of(&args.source, &args.probes));
+    let home = netns::home(args.source.proc_root.as_deref());
+    let print = (args.output).map(|output| print(output, args.numeric, home));
     let print = print.transpose()?;
     let (news_sender, news) = mpsc::channel();
     source.tell_processes(news_sender);
@@ -133,7 +120,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         poll.tell(Box::new(move |text| shared.note(text.to_owned())));
     }
     let recorder = Recorder {
-        run: about(&source, missing.clone(), command.map(Vec::as_slice)),
+        run: about(&source, home, missing.clone(), command.map(Vec::as_slice)),
         files,
         whole: command.is_none(),
         hash_exe: args.hash_exe,
@@ -179,9 +166,9 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
 }
 
 /// How events are printed, with the names of the columns printed already.
-fn print(output: cli::Output, numeric: bool) -> Result<Print> {
+fn print(output: cli::Output, numeric: bool, home: Option<u32>) -> Result<Print> {
     let lines = match output {
-        cli::Output::Text => Lines::Text(Text::new(None, screen::style(numeric, true))),
+        cli::Output::Text => Lines::Text(Text::new(None, screen::style(numeric, true, home))),
         cli::Output::Json => Lines::Json(Json::new(None)),
         cli::Output::Csv => Lines::Csv(Csv::new(None, screen::is_shown(true))),
     };
@@ -204,7 +191,12 @@ fn still_needed(command: bool, file: &Path) -> Vec<Capability> {
 }
 
 /// What is known of a run before it begins.
-fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::OsString]>) -> Run {
+fn about(
+    source: &Source,
+    netns: Option<u32>,
+    missing: Option<String>,
+    command: Option<&[OsString]>,
+) -> Run {
     let read = |path: &str| {
         let text = std::fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned())
@@ -215,7 +207,7 @@ fn about(source: &Source, missing: Option<String>, command: Option<&[std::ffi::O
         kernel: read("/proc/sys/kernel/osrelease"),
         arch: Some(std::env::consts::ARCH.to_owned()),
         boot: read("/proc/sys/kernel/random/boot_id"),
-        netns: own_netns(),
+        netns,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         source: match source {
             Source::Live(live) => format!("{} probes", live.report().tier),

@@ -14,10 +14,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::MissedTickBehavior;
 
 use super::compare::{Compare, Step};
-use super::list::{hint, netns_names, own_netns};
+use super::list::hint;
 use super::signals::{Asked, ScreenSignals};
 use super::trace::{Particular, not_observed, other_numbers, polling, summary, unused};
-use super::{filter, say, wrong_usage};
+use super::{filter, netns, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
 use crate::event::{Event, Kind};
@@ -26,7 +26,7 @@ use crate::filter::Filter;
 use crate::row::Row;
 use crate::service;
 use crate::snapshot::Rows;
-use crate::source::{self, Source, live};
+use crate::source::Source;
 use crate::table::Limits;
 use crate::view::time;
 use crate::view::top::{Action, Look, Scene, Screen};
@@ -60,8 +60,8 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     let look = Look {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,
-        netns: own_netns(),
-        netns_names: netns_names(args.source.proc_root.as_deref()),
+        netns: netns::home(args.source.proc_root.as_deref()),
+        netns_names: netns::names(args.source.proc_root.as_deref()),
         zone: time::local(),
     };
     let limits = Limits {
@@ -69,22 +69,8 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         ..Limits::default()
     };
     let mut signals = ScreenSignals::new().context("waiting for signals")?;
-    let tier = args.probes.probes.tier();
-    let particular = Particular {
-        interval: args.source.interval.is_some(),
-        ring_size: args.ring_size.is_some(),
-        ..Particular::default()
-    };
-    let options = source::Options {
-        poll: args.source.poll_options(),
-        choice: args.source.choice(tier),
-        live: live::Options {
-            tier,
-            ring_bytes: args.ring_size.unwrap_or(RING_BYTES),
-            ..live::Options::default()
-        },
-        command: false,
-    };
+    let particular = Particular::of(&args.source, &args.probes);
+    let options = args.source.options(&args.probes, RING_BYTES);
     let mut source = Source::start(&options)?;
     let (name, missing) = describe(&source);
     let mut scene = Scene::new(name, limits);
@@ -256,7 +242,7 @@ impl Top {
     fn snapshot(&mut self, rows: Box<Rows>) {
         let now = self.now();
         // Some may have got a name since.
-        let names = netns_names(self.proc_root.as_deref());
+        let names = netns::names(self.proc_root.as_deref());
         self.screen.name_namespaces(names);
         let status = &mut self.scene.status;
         status.limits.clone_from(&rows.limits);

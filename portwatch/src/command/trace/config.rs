@@ -9,8 +9,7 @@ use anyhow::Result;
 
 use super::Particular;
 use crate::cli::{self, SpanArgs, TraceArgs};
-use crate::command::{filter, screen};
-use crate::event::Kind;
+use crate::command::{filter, netns, screen};
 use crate::filter::Filter;
 use crate::source::{self, live};
 use crate::view::lines::{Csv, Json, Lines, Text};
@@ -51,7 +50,8 @@ impl Config {
         let fields = (!args.fields.is_empty()).then_some(args.fields);
         let lines = match args.output {
             cli::Output::Text => {
-                let style = screen::style(args.numeric, args.write.is_none());
+                let home = netns::home(args.source.proc_root.as_deref());
+                let style = screen::style(args.numeric, args.write.is_none(), home);
                 Lines::Text(Text::new(fields.as_deref(), style))
             }
             cli::Output::Json => Lines::Json(Json::new(fields)),
@@ -60,30 +60,16 @@ impl Config {
             }
         };
         let filter = filter::of_events(args.filter)?;
+        let mut source = args.source.options(&args.probes, live::RING_BYTES);
+        source.live.kinds.retain(|&kind| filter.allows(kind));
+        source.live.notes = args.kernel_notes;
+        source.command = !args.command.is_empty();
         Ok(Self {
             particular: Particular {
-                interval: args.source.interval.is_some(),
-                ring_size: args.ring_size.is_some(),
                 kernel_notes: args.kernel_notes,
+                ..Particular::of(&args.source, &args.probes)
             },
-            source: source::Options {
-                poll: args.source.poll_options(),
-                choice: args.source.choice(args.probes.probes.tier()),
-                live: live::Options {
-                    tier: args.probes.probes.tier(),
-                    ring_bytes: args
-                        .ring_size
-                        .unwrap_or(live::Options::default().ring_bytes),
-                    kinds: Kind::ALL
-                        .iter()
-                        .copied()
-                        .filter(|&kind| filter.allows(kind))
-                        .collect(),
-                    notes: args.kernel_notes,
-                    ..live::Options::default()
-                },
-                command: !args.command.is_empty(),
-            },
+            source,
             session,
             filter,
             lines,

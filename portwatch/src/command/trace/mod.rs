@@ -15,7 +15,7 @@ use super::holders::Holders;
 use super::output::{Output, but_for_a_closed_pipe, is_closed_pipe};
 use super::signals::{self, Signals};
 use super::{READER_CHECK, after, say, wrong_usage};
-use crate::cli::TraceArgs;
+use crate::cli::{ProbeArgs, SourceArgs, TraceArgs};
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
 use crate::filter::Filter;
@@ -230,11 +230,21 @@ pub(super) async fn ended(command: &mut Option<&mut Running>) {
 }
 
 /// Which flags were given that only one kind of source has a use for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Particular {
-    pub interval: bool,
-    pub ring_size: bool,
+    interval: bool,
+    ring_size: bool,
     pub kernel_notes: bool,
+}
+
+impl Particular {
+    pub fn of(source: &SourceArgs, probes: &ProbeArgs) -> Self {
+        Self {
+            interval: source.interval.is_some(),
+            ring_size: probes.ring_size.is_some(),
+            kernel_notes: false,
+        }
+    }
 }
 
 /// Says what serves, and what it cannot see; from then on also what it cannot see any more.

@@ -56,6 +56,7 @@ pub async fn run(config: Config, asked: &Asked) -> Result<Exit> {
     for (part, summary, description) in wanted {
         say(&description);
         trace.summary = summary;
+        trace.lines.at_home(part.run.run.netns);
         let session = match session.take() {
             Some(session) => session,
             // The last one was closed with its source.

@@ -10,12 +10,12 @@ use rustix::thread::CapabilitySet;
 
 use crate::cli::{ReportFormat, Target, WhoArgs};
 use crate::command::holders::Holders;
-use crate::command::list::{hint, own_netns, style};
+use crate::command::list::{hint, style};
 use crate::command::output::{Output, but_for_a_closed_pipe, is_closed_pipe};
 use crate::command::recorded::home;
 use crate::command::signals::Signals;
 use crate::command::trace::{Particular, greet, not_observed, summary};
-use crate::command::{READER_CHECK, say, screen, wrong_usage};
+use crate::command::{READER_CHECK, netns, say, screen, wrong_usage};
 use crate::event::{Event, Kind, Proto};
 use crate::exit::Exit;
 use crate::filter::{Filter, Span, Spans};
@@ -24,13 +24,15 @@ use crate::port::{self, Question, Report, Rules};
 use crate::row::{Row, State};
 use crate::service;
 use crate::snapshot::{self, Snapshot};
-use crate::source::{self, Source, live};
+use crate::source::{self, Source};
 use crate::view::lines::{Json, Lines, Text};
 use crate::view::rows::Style;
 use crate::view::who::Answer;
 
 /// What tells who takes and frees a port.
 const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
+/// Size of the kernel's event buffer, unless told otherwise: one port has not much to tell.
+const RING_BYTES: u32 = 1 << 20;
 
 /// What a bind is up to on another machine nobody tells.
 const ELSEWHERE_TOLD: &str = "what becomes of a bind is told for a process with privileges and the \
@@ -92,16 +94,9 @@ fn with_mptcp(args: &WhoArgs) -> Vec<Proto> {
 
 /// Where to look, now and with `--wait`.
 fn source(args: &WhoArgs) -> source::Options {
-    source::Options {
-        live: live::Options {
-            ring_bytes: 1 << 20,
-            kinds: KINDS.to_vec(),
-            ..live::Options::default()
-        },
-        poll: args.source.poll_options(),
-        choice: args.source.choice(None),
-        command: false,
-    }
+    let mut options = args.source.options(&args.probes, RING_BYTES);
+    options.live.kinds = KINDS.to_vec();
+    options
 }
 
 /// What is asked, of a bind in this namespace.
@@ -132,7 +127,7 @@ fn answer(
         mut limits,
     } = snapshot::take(&options)?;
     let netns = match root {
-        None => own_netns(),
+        None => netns::own(),
         Some(root) => home(snapshot::first_netns(root), &rows),
     };
     let question = question(args, netns);
@@ -237,11 +232,7 @@ impl Watch {
     fn start(args: &WhoArgs, options: &source::Options) -> Result<(Self, Source)> {
         let signals = Signals::new().context("waiting for signals")?;
         let mut source = Source::start(options)?;
-        let particular = Particular {
-            interval: args.source.interval.is_some(),
-            ..Particular::default()
-        };
-        greet(&mut source, &particular);
+        greet(&mut source, &Particular::of(&args.source, &args.probes));
         if matches!(source, Source::Poll(..)) {
             say("polling does not see binds that fail");
         }
@@ -264,7 +255,8 @@ impl Watch {
             },
             lines: match args.output {
                 ReportFormat::Text => {
-                    Lines::Text(Text::new(None, screen::style(args.numeric, true)))
+                    let home = netns::home(args.source.proc_root.as_deref());
+                    Lines::Text(Text::new(None, screen::style(args.numeric, true, home)))
                 }
                 ReportFormat::Json => Lines::Json(Json::new(None)),
             },

@@ -52,6 +52,7 @@ pub fn put_details(out: &mut String, event: &Event, style: &Style) {
     if matches!(event.kind, Kind::Bind | Kind::Listen | Kind::Connect) {
         put_owner(out, event, style);
     }
+    put_netns(out, event, style);
 }
 
 /// How it went, without who did it.
@@ -139,6 +140,18 @@ fn put_owner(out: &mut String, event: &Event, style: &Style) {
     if let Some(parent) = context.parents.as_deref().and_then(<[Peer]>::first) {
         gap(out, "parent=");
         put_peer(out, parent);
+    }
+}
+
+/// The network namespace when it is another one. A container says as much.
+fn put_netns(out: &mut String, event: &Event, style: &Style) {
+    let in_container = (event.context.as_ref()).is_some_and(|context| context.container.is_some());
+    if let (Some(netns), Some(home)) = (event.netns, style.netns)
+        && netns != home
+        && !in_container
+    {
+        gap(out, "netns=");
+        human::push_number(out, netns);
     }
 }
 

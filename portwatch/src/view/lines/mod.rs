@@ -31,6 +31,13 @@ impl Lines {
         }
     }
 
+    /// Which network namespace goes without saying from here on.
+    pub fn at_home(&mut self, netns: Option<u32>) {
+        if let Lines::Text(text) = self {
+            text.at_home(netns);
+        }
+    }
+
     /// Appends one line.
     pub fn event(&mut self, out: &mut Vec<u8>, event: &Event) {
         match self {

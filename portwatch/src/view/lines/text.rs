@@ -22,6 +22,8 @@ pub struct Style {
     pub wide: bool,
     /// Of the times of day.
     pub zone: TimeZone,
+    /// The network namespace that goes without saying; where that is not known, none is told.
+    pub netns: Option<u32>,
 }
 
 /// What a column shows.
@@ -68,6 +70,11 @@ impl Text {
             line: String::new(),
             scratch: String::new(),
         }
+    }
+
+    /// See [`Style::netns`].
+    pub fn at_home(&mut self, netns: Option<u32>) {
+        self.style.netns = netns;
     }
 
     pub fn header(&self, out: &mut Vec<u8>) {
@@ -220,6 +227,7 @@ mod tests {
         numeric: false,
         wide: false,
         zone: TimeZone::UTC,
+        netns: Some(1),
     };
 
     fn check(fields: Option<&[Field]>, style: Style, expected: Expect) {
@@ -289,6 +297,34 @@ mod tests {
         expect![[r#"
             22:13:20.124 listen  tcp       812 nginx        0.0.0.0:80      -               backlog=511 uid=0 exe=/usr/sbin/nginx unit=nginx.service parent=systemd(1)
         "#]].assert_eq(&String::from_utf8(out).unwrap());
+    }
+
+    #[test]
+    fn another_network_namespace_is_told_but_for_that_of_a_container() {
+        let mut event = Event::new(Kind::Close, Origin::Live, 0);
+        let mut details = |home, netns, container: Option<&str>| {
+            event.netns = netns;
+            event.context = Some(Arc::new(Context {
+                container: container.map(str::to_owned),
+                ..Context::default()
+            }));
+            let mut text = Text::new(None, PLAIN_STYLE);
+            text.at_home(home);
+            let mut out = Vec::new();
+            text.event(&mut out, &event);
+            let line = String::from_utf8(out).unwrap();
+            line.split_whitespace().last().map(str::to_owned)
+        };
+        for (home, netns, container, expected) in [
+            (Some(1), Some(2), None, "netns=2"),
+            (Some(2), Some(2), None, "-"),
+            (Some(1), Some(2), Some("0123456789ab"), "-"),
+            (Some(1), None, None, "-"),
+            (None, Some(2), None, "-"),
+        ] {
+            let last = details(home, netns, container);
+            assert_eq!(last.as_deref(), Some(expected), "{home:?} {netns:?}");
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn cells(id: i64, event: &Event) -> Cells {
         numeric: false,
         wide: true,
         zone: TimeZone::UTC,
+        netns: None,
     };
     let with = |put: &dyn Fn(&mut String)| {
         let mut out = String::new();

@@ -127,6 +127,7 @@ impl Screen {
             numeric: look.numeric,
             wide: false,
             zone: look.zone.clone(),
+            netns: look.netns,
         };
         Self {
             lines: lines::Text::new(None, style),
