@@ -48,7 +48,7 @@ async fn after(duration: Option<Duration>) {
 
 /// Parses the command line of this process and carries it out.
 pub fn main() -> ExitCode {
-    signals::survive_file_limit();
+    signals::begin();
     let cli = match Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return tell(&error).into(),

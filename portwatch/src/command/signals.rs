@@ -190,23 +190,37 @@ fn in_foreground(command: i32) -> bool {
     }
 }
 
+/// What we handle otherwise than a command is to.
+const OURS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGCHLD, libc::SIGXFSZ];
+/// Which of these were ignored at the start, a bit each.
+static IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// To be called before anything else is done with signals. From here on a limit of the size of files is an error of
+/// the write, as a full disk is, instead of the end of the program.
+pub fn begin() {
+    let ignored = OURS.into_iter().filter(|&number| is_ignored(number));
+    IGNORED.store(ignored.map(|number| 1 << number).sum(), Ordering::Relaxed);
+    // SAFETY: no handler of ours is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Has the end of a child told to us: where SIGCHLD is ignored from the start, nothing is left to wait for.
 pub fn notice_children() {
     // SAFETY: no handler of ours is involved.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Makes a limit of the size of files an error of the write, as a full disk is, instead of the end of the
-/// program.
-pub fn survive_file_limit() {
-    // SAFETY: no handler of ours is involved.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-}
-
-/// Undoes that for a command, between fork and exec.
-pub fn obey_file_limit() {
-    // SAFETY: as above; safe between fork and exec.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
+/// Gives a command what was there at the start, between fork and exec.
+pub fn give_back() {
+    let ignored = IGNORED.load(Ordering::Relaxed);
+    for number in OURS {
+        let action = match ignored >> number & 1 {
+            0 => libc::SIG_DFL,
+            _ => libc::SIG_IGN,
+        };
+        // SAFETY: a system call that is safe between fork and exec.
+        unsafe { libc::signal(number, action) };
+    }
 }
 
 fn is_ignored(number: i32) -> bool {

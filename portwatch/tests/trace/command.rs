@@ -116,18 +116,37 @@ pub fn never_closed() {
     );
 }
 
-pub fn children_ignored() {
+/// What becomes of a command when these signals are ignored where portwatch is started.
+fn ignoring(signals: &'static [i32], command: &[&str]) -> (Option<i32>, String, String) {
     use std::os::unix::process::CommandExt as _;
-    let mut command = portwatch(&["trace", "--", "sh", "-c", "exit 3"]);
+    let mut command = portwatch(&[&["trace", "-o", "json", "--"], command].concat());
     // SAFETY: signal(2) may be called between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        command.pre_exec(move || {
+            for &signal in signals {
+                libc::signal(signal, libc::SIG_IGN);
+            }
             Ok(())
         });
     }
-    let (code, _, stderr) = outcome(command.output().unwrap());
+    outcome(command.output().unwrap())
+}
+
+pub fn children_ignored() {
+    let (code, _, stderr) = ignoring(&[libc::SIGCHLD], &["sh", "-c", "exit 3"]);
     assert_eq!(code, Some(3), "{stderr}");
+}
+
+pub fn ignored_signals_are_inherited() {
+    const ALL: &[i32] = &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGXFSZ];
+    for (ignored, expected) in [(ALL, ALL), (&[], &[])] {
+        let (_, _, stderr) = ignoring(ignored, &["grep", "SigIgn", "/proc/self/status"]);
+        let mask = (stderr.lines()).find_map(|line| line.strip_prefix("SigIgn:\t"));
+        let mask = u64::from_str_radix(mask.expect(&stderr), 16).unwrap();
+        // Others may be ignored by whoever runs the tests.
+        let told = ALL.iter().filter(|&&signal| mask >> (signal - 1) & 1 == 1);
+        assert!(told.eq(expected), "{stderr}");
+    }
 }
 
 pub fn command_runs_as_caller() {

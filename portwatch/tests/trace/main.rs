@@ -60,6 +60,11 @@ fn main() {
                 command::children_ignored,
             ),
             (
+                "a_command_ignores_the_signals_that_portwatch_was_started_to_ignore",
+                root,
+                command::ignored_signals_are_inherited,
+            ),
+            (
                 "a_close_that_takes_longer_than_the_command_is_told",
                 root,
                 command::late_close,

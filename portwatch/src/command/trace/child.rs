@@ -76,7 +76,7 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
             if let Some(identity) = &identity {
                 identity.assume()?;
             }
-            signals::obey_file_limit();
+            signals::give_back();
             ends.wait()
         });
     }
