@@ -118,8 +118,6 @@ pub struct Config {
     pub task_pt_regs_helper: u32,
     /// Bit `1 << kind` for every [`crate::Kind`] wanted.
     pub kinds: u32,
-    /// Force a wake-up of the reader when this many bytes wait in the ring buffer.
-    pub wakeup_bytes: u32,
     /// 1 when the tracepoint tcp_send_reset tells the reason.
     pub reset_reason: u32,
     /// 1 when the tracepoint io_uring_complete passes the completion as a structure.

@@ -1,9 +1,11 @@
 //! Handing records to user space, and counting those for which there is no room.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use portwatch_common::{Kind, Socket, SocketRecord};
 
-use crate::maps::{EVENTS, config, count};
+use crate::maps::{EVENTS, WAKEUP, config, count};
 
 const BPF_RB_NO_WAKEUP: u64 = 1;
 const BPF_RB_FORCE_WAKEUP: u64 = 2;
@@ -25,10 +27,12 @@ pub fn elapsed(ts: u64, start: u64) -> u64 {
     }
 }
 
-/// The reader looks every few milliseconds by itself; it is woken only when the ring fills faster.
+/// While records come the reader looks every few milliseconds by itself, and is woken only when the ring fills
+/// faster; once none come it asks to be woken by the next one.
 #[inline(always)]
 pub fn wakeup() -> u64 {
-    if EVENTS.query(BPF_RB_AVAIL_DATA) >= config!(wakeup_bytes) as u64 {
+    let most = (WAKEUP.get(0)).map_or(0, |most| unsafe { read_volatile(most) });
+    if EVENTS.query(BPF_RB_AVAIL_DATA) > most {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP

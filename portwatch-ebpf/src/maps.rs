@@ -21,7 +21,6 @@ pub static CONFIG: Config = Config {
     task_btf_helper: 0,
     task_pt_regs_helper: 0,
     kinds: 0,
-    wakeup_bytes: 0,
     reset_reason: 0,
     uring_cqe: 0,
     standins: 0,
@@ -52,6 +51,10 @@ pub(crate) use config;
 /// Records on their way to user space. One ring for all CPUs, so that order is global.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// How many bytes may wait in the ring before its reader is woken, as the reader sets it in memory that it maps.
+#[map]
+pub static WAKEUP: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// By CPU, in memory that user space maps: while a map is read by syscall, the kernel skips the
 /// programs of kprobes and perf tracepoints on that CPU, and the reader may be preempted in there.

@@ -118,7 +118,6 @@ impl<'a> Kernel<'a> {
             task_btf_helper: self.has("bpf_get_current_task_btf").into(),
             task_pt_regs_helper: self.has("bpf_task_pt_regs").into(),
             kinds: settings.kinds,
-            wakeup_bytes: settings.ring_bytes / 2,
             reset_reason: self
                 .btf
                 .tracepoint_arg("tcp_send_reset", 2)

@@ -2,7 +2,6 @@
 //! what was lost.
 
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -10,21 +9,20 @@ use aya::maps::{MapData, RingBuf};
 use portwatch_common::Kind as WireKind;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::sleep_until;
 
 use super::News;
 use super::accounts::Accounts;
 use super::kinds;
 use super::loss::Losses;
 use super::notes::Notes;
+use super::pace::Pace;
 use super::records::{Records, shown};
 use crate::clock::boot;
 use crate::decode::{self, Record};
 use crate::event::{Event, Kind, Origin};
 use crate::probe::{self, Links, Loaded, Report, Settings, Skips, Tier};
 
-/// How long events may wait in the ring before they are looked for. The kernel wakes the reader
-/// only when the ring fills.
-const TICK: Duration = Duration::from_millis(8);
 /// Most records taken in one go: so few that their events stay in the CPU's cache until they are shown.
 const BATCH: usize = 512;
 
@@ -71,7 +69,7 @@ pub struct Live {
     losses: Losses,
     skips: Skips,
     notes: Option<Notes>,
-    timer: tokio::time::Interval,
+    pace: Pace,
     /// There may be more in the ring: no need to wait.
     behind: bool,
     /// While all probes are attached: records from before and after tell half the story.
@@ -118,12 +116,11 @@ impl Live {
         };
         let ring = RingBuf::try_from(map("EVENTS")?).context("reading the ring buffer")?;
         let losses = Losses::new(map("LOSS")?)?;
+        let pace = Pace::new(map("WAKEUP")?, options.ring_bytes)?;
         let skips = Skips::new(&mut ebpf, losses.read().left)?;
         // SAFETY: the ring owns its map, whose descriptor stays the same and open as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         let ring = ring.context("polling the ring buffer")?;
-        let mut timer = tokio::time::interval(TICK);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             ebpf,
             links,
@@ -133,7 +130,7 @@ impl Live {
             losses,
             skips,
             notes,
-            timer,
+            pace,
             behind: false,
             attached: attached..u64::MAX,
             records: Records::new(made.contains(&Kind::Close)),
@@ -146,7 +143,7 @@ impl Live {
         &self.report
     }
 
-    /// Waits until events may have come (some milliseconds at most), then appends them.
+    /// Waits until events may have come (a tenth of a second at most), then appends them.
     /// Appends nothing when there were none. Cancel-safe: nothing is lost when it is dropped.
     pub async fn next(&mut self, events: &mut Vec<Event>) -> Result<()> {
         if self.behind {
@@ -154,14 +151,15 @@ impl Live {
             tokio::task::yield_now().await;
         } else {
             tokio::select! {
-                _ = self.timer.tick() => {}
+                () = sleep_until(self.pace.next()) => {}
                 ready = self.ring.readable() => {
                     ready.context("polling the ring buffer")?.clear_ready();
-                    self.timer.reset();
                 }
             }
         }
-        self.behind = self.drain(events, BATCH) == BATCH;
+        let found = self.drain(events, BATCH);
+        self.behind = found == BATCH;
+        self.pace.looked(found);
         self.count_losses(events);
         Ok(())
     }
@@ -193,6 +191,11 @@ impl Live {
             true => self.records.open(),
             false => 0,
         }
+    }
+
+    /// See [`super::Source::hurry`].
+    pub fn hurry(&mut self) {
+        self.pace.hurry();
     }
 
     /// See [`super::Source::is_behind`].

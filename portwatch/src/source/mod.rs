@@ -6,6 +6,7 @@ mod kinds;
 pub mod live;
 mod loss;
 mod notes;
+mod pace;
 pub mod poll;
 mod records;
 pub mod replay;
@@ -141,8 +142,9 @@ impl Source {
     pub fn hurry(&mut self) {
         match self {
             Source::Poll(poll, _) => poll.hurry(),
-            // They never wait for long.
-            Source::Live(_) | Source::Session(_) => {}
+            Source::Live(live) => live.hurry(),
+            // It never waits.
+            Source::Session(_) => {}
         }
     }
 
