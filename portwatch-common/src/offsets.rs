@@ -44,6 +44,7 @@ offsets! {
     sk_protocol: "sock" "sk_protocol",
     sk_err: "sock" "sk_err",
     sk_shutdown: "sock" "sk_shutdown",
+    sk_socket: "sock" "sk_socket",
     sk_max_ack_backlog: "sock" "sk_max_ack_backlog",
     inet_sport: "inet_sock" "inet_sport",
     net_inum: "net" "ns.inum",

@@ -1,5 +1,7 @@
 //! Hooks at the root cgroup, for what the last tier cannot see otherwise, and news of cgroups.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{bpf_sock, bpf_sock_addr},
@@ -7,15 +9,14 @@ use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, sock_ops},
     programs::{BtfTracePointContext, SockAddrContext, SockContext, SockOpsContext},
 };
-use portwatch_common::{Kind, PATH_MAX, Socket};
+use portwatch_common::{Bytes16, Kind, PATH_MAX, Socket, flag};
 
 use crate::{
-    bind,
     maps::offset,
     memory::{Memory, Probe},
     owner::owner_by_address,
     process,
-    socket::{IPPROTO_UDP, netns, number},
+    socket::{AF_INET6, IPPROTO_UDP, netns, number},
     sockets::{look_up, take_out},
     twin::{Hook, twins},
     udp,
@@ -69,23 +70,45 @@ pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn sends(ctx: *mut bpf_sock_addr) {
     let key = unsafe { bpf_get_socket_cookie(ctx.cast()) };
-    if unsafe { (*ctx).protocol } != IPPROTO_UDP as u32 || bind::known(0, key) {
+    if unsafe { (*ctx).protocol } != IPPROTO_UDP as u32 || has_port(key) {
         return;
     }
     let sk: *mut bpf_sock = unsafe { (*ctx).__bindgen_anon_1.sk };
     if sk.is_null() {
         return;
     }
+    // The socket's, not the hook's: a v6 socket may send to a v4-mapped address.
+    let family = unsafe { (*sk).family } as u16;
     udp::report_bind(Socket {
         cookie: key,
-        // The socket's, not the hook's: a v6 socket may send to a v4-mapped address.
-        family: unsafe { (*sk).family } as u16,
+        family,
         protocol: IPPROTO_UDP,
+        laddr: local_address(sk, family),
         lport: unsafe { (*sk).src_port } as u16,
         netns: netns(number(sk as usize) as usize),
         owner: owner_by_address(),
         ..Socket::default()
     });
+}
+
+/// Whether a socket has the port that it is known by. It has none after a bind that left that to the first send.
+#[inline(always)]
+fn has_port(key: u64) -> bool {
+    look_up(key)
+        .is_some_and(|socket| unsafe { (*socket).flags & flag::BOUND != 0 && (*socket).lport != 0 })
+}
+
+/// What it was bound to before: an association that was dissolved leaves the address, but not the port.
+#[inline(always)]
+fn local_address(sk: *const bpf_sock, family: u16) -> Bytes16 {
+    let pair = |low: u32, high: u32| (high as u64) << 32 | low as u64;
+    unsafe {
+        if family != AF_INET6 {
+            return [(*sk).src_ip4 as u64, 0];
+        }
+        let [a, b, c, d] = [0, 1, 2, 3].map(|at| read_volatile(&(*sk).src_ip6[at]));
+        [pair(a, b), pair(c, d)]
+    }
 }
 
 twins! {

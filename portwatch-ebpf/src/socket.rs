@@ -133,8 +133,16 @@ pub fn fill<M: Memory>(sk: usize, socket: &mut Socket) {
     }
     match first_subflow(sk, socket.protocol) {
         0 => addresses::<M>(sk, socket),
-        // Its own copy of the addresses comes late.
-        first => addresses::<Probe>(first, socket),
+        // Its own copy of the addresses comes late; but a subflow that was reset has no peer any more.
+        first => {
+            let peer = |sk| unsafe { Probe::read::<u16>(sk, offset!(sk_dport)) };
+            let from = if peer(first) == 0 && peer(sk) != 0 {
+                sk
+            } else {
+                first
+            };
+            addresses::<Probe>(from, socket);
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub const LAST_ACK: i32 = 9;
 pub const LISTEN: i32 = 10;
 pub const CLOSING: i32 = 11;
 
-/// `SHUTDOWN_MASK`: set by close, before it changes the state.
+/// A bit of `sk_flags`.
+const SOCK_DEAD: u64 = 1;
+/// `SHUTDOWN_MASK`.
 const SHUTDOWN_BOTH: u8 = 3;
 
 /// The old and the new state in one number.
@@ -61,7 +63,15 @@ pub fn changed(ctx: &BtfTracePointContext) {
         (CLOSE, LISTEN) if reported(sk) => listening(sk),
         (CLOSE, CLOSE) => unused(sk),
         (CLOSE, _) => {}
-        (_, CLOSE) if reported(sk) => closed(sk, old),
+        (_, CLOSE) if reported(sk) => {
+            if is_queued(sk, old) {
+                came_before(sk);
+            }
+            closed(sk, old);
+            if is_given_up(sk, old) {
+                unused(sk);
+            }
+        }
         (SYN_SENT, CLOSE) if protocol::<Direct>(sk) == IPPROTO_TCP => {
             subflow_failed::<Direct>(sk, error(sk), None);
         }
@@ -88,10 +98,54 @@ fn reported(sk: usize) -> bool {
     }
 }
 
+/// Whether it waits for somebody to accept it: it has no file yet, and none has left it.
+#[inline(always)]
+fn is_queued(sk: usize, old: i32) -> bool {
+    let file: usize = unsafe { Direct::read(sk, offset!(sk_socket)) };
+    !matches!(old, SYN_SENT | SYN_RECV | LISTEN) && file == 0 && !is_dead(sk)
+}
+
+/// Whether nobody has it or will have it.
+#[inline(always)]
+fn is_dead(sk: usize) -> bool {
+    unsafe { Direct::read::<u64>(sk, offset!(sk_flags)) & SOCK_DEAD != 0 }
+}
+
+/// Of one that was there before the probes and ends in the queue, whoever accepts it has to know.
+#[inline(never)]
+fn came_before(sk: usize) {
+    let key = key::<Direct>(sk);
+    if find(sk, key).is_none() {
+        let socket = Socket {
+            flags: flag::PASSIVE,
+            ..new::<Direct>(sk, Default::default())
+        };
+        remember_first(key, &socket);
+    }
+}
+
+/// Whether it is an MPTCP socket whose attempt to connect ends with its close: nothing else tells its end.
+#[inline(always)]
+fn is_given_up(sk: usize, old: i32) -> bool {
+    old == SYN_SENT && protocol::<Direct>(sk) == IPPROTO_MPTCP && is_shut_down(sk) && error(sk) == 0
+}
+
+/// By shutdown in both directions, or by close, which does that before it changes the state.
+#[inline(always)]
+fn is_shut_down(sk: usize) -> bool {
+    unsafe { Direct::read::<u8>(sk, offset!(sk_shutdown)) & SHUTDOWN_BOTH == SHUTDOWN_BOTH }
+}
+
 /// Apart, for the sake of the stack: a program and what it calls have 512 bytes.
 #[inline(never)]
 fn unused(sk: usize) {
-    released(sk);
+    let in_queue = find(sk, key::<Direct>(sk)).is_some_and(|socket| unsafe {
+        (*socket).flags & flag::PASSIVE != 0 && (*socket).handover & handover::TOLD == 0
+    });
+    // One that was reset passes here in accept, too, which has yet to tell.
+    if !in_queue || is_dead(sk) {
+        released(sk);
+    }
 }
 
 /// The error of a socket: what ended it.
@@ -197,14 +251,14 @@ fn listening(sk: usize) {
     let key = key::<Direct>(sk);
     let started = now();
     let owner = owner();
-    match find(sk, key) {
-        Some(socket) => {
-            let socket = unsafe { &mut *socket };
+    match find(sk, key).map(|socket| unsafe { &mut *socket }) {
+        Some(socket) if socket.flags & flag::PASSIVE == 0 => {
             socket.owner = owner;
             socket.started = started;
             socket.flags |= flag::LISTENING;
         }
-        None => {
+        // What is left of a connection, maybe of another MPTCP socket at this address, is over.
+        _ => {
             let socket = new::<Direct>(sk, owner);
             remember(
                 key,
@@ -252,11 +306,10 @@ fn closed(sk: usize, old: i32) {
         }
         // Of MPTCP its subflow knows.
         let error = if error == 0 { socket.outcome } else { error };
-        let shutdown: u8 = unsafe { Direct::read(sk, offset!(sk_shutdown)) };
         // Once its SYN was sent, only another call can end it without an error: shutdown, or
         // connect to AF_UNSPEC.
         let timer: u8 = unsafe { Probe::read(sk, offset!(icsk_pending)) };
-        if error == 0 && shutdown & SHUTDOWN_BOTH != SHUTDOWN_BOTH && timer == 0 {
+        if error == 0 && !is_shut_down(sk) && timer == 0 {
             socket.flags |= flag::FAILED_IN_CALL;
         } else {
             outcome(socket, ts, if error == 0 { ECANCELED } else { error });
