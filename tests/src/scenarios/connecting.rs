@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::event::{Family, Kind, Proto};
 use crate::harness::meeting::{Mailbox, mailboxes};
@@ -16,6 +16,7 @@ use crate::harness::stage::Stage;
 crate::scenarios! {
     every_connection_at_full_speed_is_reported_with_both_owners,
     an_accept_blocked_before_the_start_is_reported,
+    a_connection_queued_before_the_start_is_told_accepted_first_or_not_at_all,
     each_refused_connect_has_one_outcome,
     each_refused_non_blocking_connect_has_one_outcome,
     a_connect_to_an_unreachable_network_is_reported,
@@ -150,6 +151,52 @@ fn an_accept_blocked_before_the_start_is_reported(stage: &mut Stage) -> Result<(
     Ok(())
 }
 
+fn a_connection_queued_before_the_start_is_told_accepted_first_or_not_at_all(
+    stage: &mut Stage,
+) -> Result<()> {
+    let netns = stage.netns()?;
+    let (queued, traced) = (Mailbox::new()?, Mailbox::new()?);
+    let server = stage.spawn_in(&netns, "server", || {
+        let listeners = [Sock::tcp4()?, Sock::tcp4()?];
+        let mut clients = Vec::new();
+        for listener in &listeners {
+            listener.bind(loopback(0))?;
+            listener.listen(1)?;
+            let client = Sock::tcp4()?;
+            client.connect(listener.address())?;
+            client.reset_on_close()?;
+            clients.push(client);
+        }
+        queued.put("queued")?;
+        traced.take()?;
+        drop(clients);
+        // The other one is nobody's.
+        drop(listeners[0].accept()?);
+        Ok(())
+    })?;
+    queued.take()?;
+    let tracer = stage.trace(&["--require-complete"])?;
+    traced.put("traced")?;
+    stage.join()?;
+    let run = tracer.stop()?;
+    run.expect_complete()?;
+    let mut events = run.events()?;
+    events.retain(|event| event.netns == Some(netns.inode()));
+    let accepted = events.iter().position(|event| event.event == Kind::Accept);
+    let accepted = &events[accepted.context("no accept")?];
+    let told: Vec<Kind> = (events.iter())
+        .filter(|event| event.sock == accepted.sock)
+        .map(|event| event.event)
+        .collect();
+    ensure!(told == [Kind::Accept, Kind::Reset, Kind::Close], "{told:?}");
+    // two listeners, two clients, and the one that was accepted
+    let closes = events.iter().filter(|event| event.event == Kind::Close);
+    ensure!(closes.count() == 5, "{events:?}");
+    let ours = events.iter().all(|event| event.pid == Some(server));
+    ensure!(ours, "{events:?}");
+    Ok(())
+}
+
 /// A port on which nobody listens: bound, so that nobody else gets it.
 fn closed_port() -> Result<Sock> {
     let holder = Sock::tcp4()?;
@@ -228,7 +275,7 @@ fn a_connect_to_port_0_is_reported_with_its_address(stage: &mut Stage) -> Result
 }
 
 /// A listener whose queue is full, so that it answers no further SYN, with what fills it.
-fn full_listener() -> Result<(Sock, Vec<Sock>)> {
+pub fn full_listener() -> Result<(Sock, Vec<Sock>)> {
     let listener = Sock::tcp4()?;
     listener.bind(loopback(0))?;
     listener.listen(0)?;
@@ -242,7 +289,7 @@ fn full_listener() -> Result<(Sock, Vec<Sock>)> {
 }
 
 /// Accepts what fills its queue, and ends that.
-fn empty(listener: &Sock, fillers: Vec<Sock>) -> Result<()> {
+pub fn empty(listener: &Sock, fillers: Vec<Sock>) -> Result<()> {
     for filler in fillers {
         let accepted = listener.accept()?;
         filler.finish()?;

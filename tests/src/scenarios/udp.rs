@@ -106,7 +106,12 @@ fn a_udp_socket_that_gave_its_port_back_binds_anew(stage: &mut Stage) -> Result<
             socket.dissolve()?;
         }
         socket.send_to(receiver.address())?;
-        Ok(())
+        // The address of a bind stays where the port does not.
+        let bound = open(family)?;
+        bound.bind(local(family, 0))?;
+        bound.connect(receiver.address())?;
+        bound.dissolve()?;
+        Ok(bound.send_to(receiver.address())?)
     })
 }
 

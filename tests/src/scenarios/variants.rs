@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use socket2::SockAddr;
 
-use super::connecting::{FAMILIES, fails_with, local, loopback};
+use super::connecting::{FAMILIES, empty, fails_with, full_listener, local, loopback};
 use super::families::converse;
 use crate::harness::event::{Event, Family, Kind, Proto};
 use crate::harness::meeting::Mailbox;
@@ -22,6 +22,8 @@ crate::scenarios! {
     an_mptcp_connection_is_reported_once,
     an_mptcp_connect_that_fails_is_reported_once,
     an_mptcp_connection_that_ends_in_the_queue_is_the_clients_alone,
+    an_mptcp_connect_given_up_by_close_leaves_nothing_to_the_next_socket,
+    an_mptcp_connection_that_is_reset_in_the_queue_is_told_whole,
     a_fast_open_connection_is_reported_once,
     a_fast_open_that_is_refused_has_one_outcome,
     a_fast_open_to_an_unreachable_network_is_reported,
@@ -165,6 +167,67 @@ fn was_fast(client: &Sock) -> Result<bool> {
     const TCPI_OPT_SYN_DATA: u8 = 32;
     let info = tcp_info(client)?;
     Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0)
+}
+
+fn an_mptcp_connect_given_up_by_close_leaves_nothing_to_the_next_socket(
+    stage: &mut Stage,
+) -> Result<()> {
+    let netns = stage.netns()?;
+    stage.exact(|stage| {
+        stage.spawn_in(&netns, "multipath", || {
+            let (full, fillers) = full_listener()?;
+            for _ in 0..5 {
+                let socket = mptcp(Family::Ipv4)?;
+                socket.bind(loopback(0))?;
+                socket.raw().set_nonblocking(true)?;
+                fails_with(socket.connect(full.address()), "EINPROGRESS")?;
+                drop(socket);
+                // In the kernel's memory it comes where the other one was.
+                let next = mptcp(Family::Ipv4)?;
+                next.listen(1)?;
+            }
+            empty(&full, fillers)
+        })?;
+        sleep(stage.scaled(Duration::from_millis(500), Duration::from_secs(2)));
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn an_mptcp_connection_that_is_reset_in_the_queue_is_told_whole(stage: &mut Stage) -> Result<()> {
+    let netns = stage.netns()?;
+    let mut events = stage.seen(|stage| {
+        stage.spawn_in(&netns, "multipath", || {
+            let listener = mptcp(Family::Ipv4)?;
+            listener.bind(loopback(8080))?;
+            listener.listen(5)?;
+            for _ in 0..5 {
+                let client = mptcp(Family::Ipv4)?;
+                client.connect(listener.address())?;
+                client.reset_on_close()?;
+            }
+            // A worker of the kernel deals with resets.
+            sleep(Duration::from_millis(200));
+            for _ in 0..5 {
+                listener.accept()?;
+            }
+            Ok(())
+        })?;
+        sleep(stage.scaled(Duration::from_millis(500), Duration::from_secs(2)));
+        Ok(())
+    })?;
+    events.retain(|x| x.netns == Some(netns.inode()));
+    let of_server = |x: &&Event| x.lport == Some(8080) && x.event != Kind::Bind;
+    for kind in [Kind::Accept, Kind::Close] {
+        let told: Vec<&Event> = (events.iter())
+            .filter(of_server)
+            .filter(|x| x.event == kind && x.rport.is_some_and(|port| port != 0))
+            .collect();
+        ensure!(told.len() == 5, "{kind:?}: {events:?}");
+        let whole = |x: &&Event| x.raddr.is_some() && x.latency_us.or(x.duration_us).is_some();
+        ensure!(told.iter().all(whole), "{kind:?}: {told:?}");
+    }
+    Ok(())
 }
 
 fn a_fast_open_connection_is_reported_once(stage: &mut Stage) -> Result<()> {

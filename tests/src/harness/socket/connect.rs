@@ -53,16 +53,18 @@ impl Sock {
         result
     }
 
-    /// Dissolves the association of a udp socket, which gives back a port that it did not bind.
+    /// Dissolves the association of a udp socket, which gives back a port that bind(2) did not name.
     pub fn dissolve(&self) -> io::Result<()> {
         let before = self.local();
         self.call(libc::connect, &NOBODY, NOBODY.len())?;
         let state = &mut lock(&self.state);
         state.peer = None;
         state.local = None;
-        if !state.explicit {
+        if let (Some(before), Some(after)) = (before, self.local())
+            && after.port() == 0
+        {
             state.life = Life::Unbound;
-            state.local = before.map(|before| SocketAddr::new(self.wildcard(), before.port()));
+            state.local = Some(SocketAddr::new(after.ip(), before.port()));
         }
         Ok(())
     }
@@ -201,8 +203,11 @@ impl Sock {
         else {
             return;
         };
+        // What bind(2) named stays.
+        let kept = state.local.filter(|_| state.life == Life::Unbound);
+        let address = kept.map_or(self.wildcard(), |kept| kept.ip());
         self.note(state, Kind::Bind, |expected| {
-            expected.laddr = Some(self.wildcard());
+            expected.laddr = Some(address);
             expected.lport = Some(port);
             expected.at = Some(at);
         });
