@@ -14,6 +14,7 @@ use cel::{Context, Program, Value as Cel};
 
 use super::check::Check;
 use super::names;
+use super::parse::parse;
 use super::subject::Subject;
 use super::types::Type;
 
@@ -36,22 +37,13 @@ impl Expr {
     /// Compiles an expression about events or rows and tries it on one that has every value.
     ///
     /// # Errors
-    /// When it does not parse (with the position), names what is not in the schema, or is not a
-    /// yes-or-no question about its subject.
+    /// When it does not parse (with the position), is nested too deeply, names what is not in the
+    /// schema, or is not a yes-or-no question about its subject.
     pub fn new<S: Subject>(source: &str) -> Result<Self> {
         if source.trim().is_empty() {
             bail!("the expression is empty; an example: lport < 1024 && uid != 0");
         }
-        let program = match Program::compile(source) {
-            Ok(program) => program,
-            Err(errors) => {
-                let Some(error) = errors.errors.first() else {
-                    bail!("'{source}': {errors}")
-                };
-                let (line, column) = error.pos;
-                bail!("{}", names::point_at(source, line, column, &error.msg));
-            }
-        };
+        let program = parse(source)?;
         let used = names::used(source, &program, &S::columns())?;
         let expr = Self {
             source: source.to_owned(),

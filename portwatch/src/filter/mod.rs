@@ -3,6 +3,7 @@
 mod check;
 mod expr;
 mod names;
+mod parse;
 mod span;
 mod subject;
 mod types;
