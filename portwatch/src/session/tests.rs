@@ -251,6 +251,31 @@ fn views_show_each_connection_once() {
 }
 
 #[test]
+fn a_listen_of_what_listens_already_begins_no_other_life() {
+    let event = |kind, ts, backlog, accepted| {
+        let mut event = Event::new(kind, Origin::Live, ts);
+        event.proto = Some(Proto::Tcp);
+        (event.lport, event.sock) = (Some(80), Some(7));
+        (event.backlog, event.accepted) = (backlog, accepted);
+        event
+    };
+    let (_folder, path) = session(&[vec![
+        event(Kind::Listen, 1_000, Some(1), None),
+        event(Kind::Listen, 2_000, Some(2), None),
+        event(Kind::Close, 3_000, None, Some(5)),
+        event(Kind::Listen, 4_000, Some(3), None),
+    ]]);
+    let session = Session::open(&path).unwrap();
+    let mut lives = (session.connection())
+        .prepare("SELECT backlog, accepted, lifetime_us FROM listeners")
+        .unwrap();
+    let lives = lives.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let lives: Vec<(i64, Option<i64>, Option<i64>)> =
+        lives.unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(lives, [(2, Some(5), Some(2)), (3, None, None)]);
+}
+
+#[test]
 fn what_was_done_to_a_session_is_named() {
     for (sql, batch, what) in [
         (

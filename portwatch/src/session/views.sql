@@ -44,20 +44,22 @@ LEFT JOIN raw_exit x ON x.id = (
   SELECT min(id) FROM raw_exit WHERE pid = o.pid AND (p.started IS NULL OR ts >= p.started))
 WHERE o.pid IS NOT NULL;
 
--- The life of each listener: from its bind and listen through what it accepted to its end.
+-- The life of each listener: from its bind and listen through what it accepted to its end. A listen of
+-- what listens already is of the same life, and changes its backlog.
 CREATE VIEW listeners AS
-WITH life AS (
-  SELECT l.*,
-    (SELECT max(b.id) FROM raw_event b JOIN raw_what bw ON bw.id = b.what
-     WHERE b.lport = l.lport AND b.remote IS NULL AND b.kind = 0 AND bw.error IS NULL
-       AND b.sock = l.sock AND b.id < l.id) AS bind,
-    (SELECT min(c.id) FROM raw_event c WHERE c.kind = 4 AND c.sock = l.sock AND c.id > l.id) AS close
+WITH listen AS (
+  SELECT l.id, l.sock,
+    (SELECT min(c.id) FROM raw_event c WHERE c.kind = 4 AND c.sock = l.sock AND c.id > l.id) AS close,
+    (SELECT max(r.id) FROM raw_run r WHERE r.before < l.id) AS run
   FROM raw_event l JOIN raw_what w ON w.id = l.what
-  WHERE l.kind = 1 AND l.remote IS NULL AND w.error IS NULL)
+  WHERE l.kind = 1 AND l.remote IS NULL AND w.error IS NULL),
+life AS (
+  SELECT min(id) AS id, max(id) AS last, close FROM listen
+  GROUP BY sock, close, run, CASE WHEN sock IS NULL THEN id END)
 SELECT
   w.proto, w.family, a.address AS laddr, l.lport, l.sock, w.netns,
   o.pid, o.ppid, o.uid, o.comm, p.exe, p.args, p.user, p.container, p.unit, w.service,
-  l.backlog,
+  last.backlog,
   strftime('%Y-%m-%dT%H:%M:%S', b.ts / 1000000000, 'unixepoch') || printf('.%09dZ', b.ts % 1000000000) AS bound,
   strftime('%Y-%m-%dT%H:%M:%S', l.ts / 1000000000, 'unixepoch') || printf('.%09dZ', l.ts % 1000000000) AS listened,
   (SELECT strftime('%Y-%m-%dT%H:%M:%S', t.ts / 1000000000, 'unixepoch') || printf('.%09dZ', t.ts % 1000000000)
@@ -68,13 +70,19 @@ SELECT
   c.accepted,
   strftime('%Y-%m-%dT%H:%M:%S', c.ts / 1000000000, 'unixepoch') || printf('.%09dZ', c.ts % 1000000000) AS closed,
   (c.ts - l.ts) / 1000 AS lifetime_us
-FROM life l
+FROM life
+JOIN raw_event l ON l.id = life.id
+JOIN raw_event last ON last.id = life.last
 JOIN raw_what w ON w.id = l.what
-LEFT JOIN raw_event b ON b.id = l.bind
-LEFT JOIN raw_event c ON c.id = l.close
+LEFT JOIN raw_event b ON b.id = (
+  SELECT max(x.id) FROM raw_event x JOIN raw_what xw ON xw.id = x.what
+  WHERE x.lport = l.lport AND x.remote IS NULL AND x.kind = 0 AND xw.error IS NULL
+    AND x.sock = l.sock AND x.id < l.id)
+LEFT JOIN raw_event c ON c.id = life.close
 LEFT JOIN raw_owner o ON o.id = l.owner
 LEFT JOIN raw_process p ON p.id = o.process
-LEFT JOIN raw_address a ON a.id = l.local;
+LEFT JOIN raw_address a ON a.id = l.local
+ORDER BY l.id;
 
 -- Listeners that lived for less than a second.
 CREATE VIEW short_lived AS SELECT * FROM listeners WHERE lifetime_us < 1000000;

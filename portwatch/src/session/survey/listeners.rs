@@ -84,6 +84,8 @@ struct Gathering {
     span: Range<u64>,
     /// When each run began, and the last that is known of it.
     runs: Vec<Range<u64>>,
+    /// Sockets that listened when a run began, and until when they are known to have.
+    seeded: HashMap<i64, Vec<Range<u64>>>,
     found: HashMap<Key, Listener>,
     dropped: u64,
     lives: u64,
@@ -101,22 +103,23 @@ pub fn gather(
     let mut gathering = Gathering {
         runs: lasted.to_vec(),
         span,
+        seeded: HashMap::new(),
         found: HashMap::new(),
         dropped: 0,
         lives: 0,
         short: VecDeque::new(),
         of_short: 0,
     };
-    for run in runs {
-        gathering.seeds(session, run)?;
+    for (run, lasted) in runs.iter().zip(lasted) {
+        gathering.seeds(session, run, lasted.end)?;
     }
     gathering.events(session)?;
     Ok(gathering.finish())
 }
 
 impl Gathering {
-    /// What listened when a run began.
-    fn seeds(&mut self, session: &Session, run: &Recorded) -> Result<()> {
+    /// What listened when a run began that is known to have lasted until then.
+    fn seeds(&mut self, session: &Session, run: &Recorded, until: u64) -> Result<()> {
         let sql = "SELECT id, event FROM raw_checkpoint WHERE run = ? ORDER BY id LIMIT 1";
         let db = session.connection();
         let first = db.query_row(sql, [run.id], |row| Ok((row.get(0)?, row.get(1)?)));
@@ -125,7 +128,7 @@ impl Gathering {
         };
         let sql = "
             SELECT w.proto, a.address, s.lport, w.netns, o.pid, o.comm, p.exe, p.user, p.container,
-                   c.ts, c.accepted, s.checkpoint, s.state
+                   c.ts, c.accepted, s.checkpoint, s.state, s.sock
             FROM raw_open s
             JOIN raw_what w ON w.id = s.what
             LEFT JOIN raw_address a ON a.id = s.local
@@ -145,11 +148,16 @@ impl Gathering {
                 .as_bytes()
                 .is_ok_and(|state| state == b"LISTEN")
             {
-                let closed: Option<i64> = row.get(9)?;
+                let closed: Option<u64> = row.get::<_, Option<i64>>(9)?.map(i64::cast_unsigned);
+                if let Some(sock) = row.get(13)? {
+                    let life =
+                        run.run.began..closed.unwrap_or(u64::MAX).min(until.saturating_add(1));
+                    self.seeded.entry(sock).or_default().push(life);
+                }
                 let mut listener = listener(row)?;
                 listener.seeded = true;
                 listener.accepted = row.get::<_, Option<u32>>(10)?.unwrap_or(0).into();
-                self.live(listener, run.run.began, closed.map(i64::cast_unsigned));
+                self.live(listener, run.run.began, closed);
             }
         }
         Ok(())
@@ -158,7 +166,7 @@ impl Gathering {
     /// What began to listen while it was recorded.
     fn events(&mut self, session: &Session) -> Result<()> {
         let sql = "SELECT proto, laddr, lport, netns, pid, comm, exe, user, container,
-                          listened, accepted, lifetime_us, args FROM listeners ORDER BY listened";
+                          listened, accepted, lifetime_us, args, sock FROM listeners ORDER BY listened";
         let mut statement = session.connection().prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -168,6 +176,11 @@ impl Gathering {
             let began = began
                 .and_then(|x| x.try_into().ok())
                 .unwrap_or(self.span.end);
+            let sock: Option<i64> = row.get(13)?;
+            let seeded = sock.and_then(|sock| self.seeded.get(&sock));
+            if seeded.is_some_and(|lives| lives.iter().any(|life| life.contains(&began))) {
+                continue;
+            }
             let lifetime_us: Option<i64> = row.get(11)?;
             let lifetime_us = lifetime_us.map(|x| u64::try_from(x).unwrap_or(0));
             let mut listener = listener(row)?;

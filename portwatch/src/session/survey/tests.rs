@@ -69,6 +69,8 @@ fn what_listened_before_is_there_from_the_start_of_its_run() {
         ];
         writer.checkpoint(100 * SECOND, all).unwrap();
         writer.event(&event(Kind::Close, 150, 80, 1)).unwrap();
+        // It listens already.
+        writer.event(&event(Kind::Listen, 155, 81, 2)).unwrap();
         // Later checkpoints tell nothing new.
         writer
             .checkpoint(160 * SECOND, [kept(81, 2, State::Listen)])
