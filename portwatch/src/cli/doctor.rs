@@ -18,8 +18,8 @@ JSON has these keys:
   serves           whether anything can be traced; if not, error says why
   tier             the kind of probes that serves
   plan             each thing to observe: observe, required, chosen (null when
-                   nothing serves), refused (tier, alternative, error in the
-                   kernel's words), loses, fix
+                   nothing serves), refused (what was tried before: tier,
+                   alternative, error in the kernel's words), loses, fix
   missing_members  members of structures that this kernel does not have")]
 pub struct DoctorArgs {
     /// How to print the report

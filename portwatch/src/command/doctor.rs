@@ -8,7 +8,7 @@ use crate::cli::{DoctorArgs, ReportFormat};
 use crate::exit::Exit;
 use crate::facts;
 use crate::source::live::{Live, Options};
-use crate::view::doctor::Diagnosis;
+use crate::view::doctor::{Diagnosis, Nothing};
 
 /// Attaches the probes for a moment and reports.
 ///
@@ -25,10 +25,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit> {
     let live = Live::start(&options);
     let diagnosis = Diagnosis {
         facts: facts::examine(),
-        probes: live
-            .as_ref()
-            .map(|live| live.report().clone())
-            .map_err(|error| format!("{error:#}")),
+        probes: (live.as_ref().map(|live| live.report().clone())).map_err(Nothing::of),
     };
     drop(live);
     let text = match args.output {

@@ -15,7 +15,7 @@ use super::kernel::Kernel;
 use super::links::{Attached, Links};
 use super::plan::{Hook, PLAN, Probe, Thing};
 use super::program::{self, words};
-use super::report::{Denial, Refusal, Report, Row};
+use super::report::{Denial, Refusal, Report, Row, Unserved};
 use super::{Tier, copies, permission};
 
 /// The programs, built from `portwatch-ebpf` by `cargo xtask bpf`.
@@ -77,18 +77,29 @@ pub fn load(settings: &Settings) -> Result<Loaded> {
             });
         }
     }
-    let reasons: Vec<String> = (loading.refused.iter())
-        .map(|(_, r)| format!("  {} ({}): {}", r.tier, r.alternative, r.error))
-        .collect();
-    let none = match settings.tier {
-        Some(tier) => format!("the {tier} tier cannot serve"),
-        None => "no tier of probes can serve".into(),
+    let verdict = match settings.tier {
+        Some(tier) => format!("the {tier} tier cannot serve on this kernel"),
+        None => "no tier of probes can serve on this kernel".into(),
     };
-    bail!(
-        "{none} on this kernel:\n{}\nTry another tier (--probes), a newer kernel, or check \
-         lockdown and the container's privileges (portwatch doctor)",
-        reasons.join("\n")
-    )
+    let rows = PLAN.iter().map(|thing| loading.row(thing, None)).collect();
+    bail!(Unserved { verdict, rows })
+}
+
+/// Each thing to observe, of which nothing has been tried.
+pub fn untried() -> Vec<Row> {
+    PLAN.iter()
+        .map(|thing| row(thing, None, Vec::new()))
+        .collect()
+}
+
+fn row(thing: &Thing, chosen: Option<String>, refused: Vec<Refusal>) -> Row {
+    Row {
+        observe: thing.observe,
+        required: thing.required,
+        chosen,
+        refused,
+        loses: thing.loses,
+    }
 }
 
 /// Lets a plain structure be handed to the loader as bytes.
@@ -172,14 +183,7 @@ impl Loading<'_> {
             if number == 0 && serves && tier != Tier::Tracepoint {
                 self.load_side_by_side(tier);
             }
-            let refused = self.refused.iter().filter(|(of, _)| *of == thing.observe);
-            rows.push(Row {
-                observe: thing.observe,
-                required: thing.required,
-                chosen,
-                refused: refused.map(|(_, refusal)| refusal.clone()).collect(),
-                loses: thing.loses,
-            });
+            rows.push(self.row(thing, chosen));
         }
         let report = Report {
             tier,
@@ -187,6 +191,16 @@ impl Loading<'_> {
             missing_members: self.kernel.missing.clone(),
         };
         Some((report, links))
+    }
+
+    /// With all that was refused of it so far.
+    fn row(&self, thing: &Thing, chosen: Option<String>) -> Row {
+        let refused = self.refused.iter().filter(|(of, _)| *of == thing.observe);
+        row(
+            thing,
+            chosen,
+            refused.map(|(_, refusal)| refusal.clone()).collect(),
+        )
     }
 
     /// Keeps for the report that the kernel does not take this.

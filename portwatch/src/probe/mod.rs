@@ -14,9 +14,9 @@ mod tracefs;
 
 pub use copies::Skips;
 pub use links::Links;
-pub use load::{Loaded, Settings, load};
+pub use load::{Loaded, Settings, load, untried};
 pub use permission::is_in_user_namespace;
-pub use report::{Denial, Refusal, Report, Row};
+pub use report::{Denial, Refusal, Report, Row, Unserved};
 
 use clap::ValueEnum;
 use serde::Serialize;

@@ -51,6 +51,38 @@ pub enum Denial {
     Room,
 }
 
+/// No tier that was tried can serve.
+#[derive(Clone, Debug)]
+pub struct Unserved {
+    /// In one line.
+    pub verdict: String,
+    /// What was refused, for each thing to observe; nothing is chosen.
+    pub rows: Vec<Row>,
+}
+
+impl Unserved {
+    pub const REMEDY: &str = "Try another tier (--probes), a newer kernel, or check lockdown and the \
+                              container's privileges";
+}
+
+impl std::fmt::Display for Unserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}:", self.verdict)?;
+        for refusal in self.rows.iter().flat_map(|row| &row.refused) {
+            let Refusal {
+                tier,
+                alternative,
+                error,
+                ..
+            } = refusal;
+            writeln!(f, "  {tier} ({alternative}): {error}")?;
+        }
+        write!(f, "{} (portwatch doctor)", Self::REMEDY)
+    }
+}
+
+impl std::error::Error for Unserved {}
+
 impl Denial {
     pub fn of(error: &anyhow::Error) -> Option<Self> {
         let errno = |cause: &io::Error| cause.raw_os_error();

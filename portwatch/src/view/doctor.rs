@@ -6,14 +6,35 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::facts::{Fact, State};
-use crate::probe::{Denial, Report, Row, Tier};
+use crate::probe::{self, Denial, Report, Row, Tier, Unserved};
 use crate::sanitize;
 
 /// All there is to say.
 pub struct Diagnosis {
     pub facts: Vec<Fact>,
     /// What was attached; or why nothing could be.
-    pub probes: Result<Report, String>,
+    pub probes: Result<Report, Nothing>,
+}
+
+/// Why nothing can be traced.
+pub struct Nothing {
+    /// At length.
+    error: String,
+    /// In short, where it is that all was refused.
+    verdict: Option<String>,
+    /// What was refused, for each thing to observe.
+    rows: Vec<Row>,
+}
+
+impl Nothing {
+    pub fn of(error: &anyhow::Error) -> Self {
+        let tried = error.downcast_ref::<Unserved>();
+        Self {
+            error: format!("{error:#}"),
+            verdict: tried.map(|x| format!("{}. {}.", x.verdict, Unserved::REMEDY)),
+            rows: tried.map_or_else(probe::untried, |x| x.rows.clone()),
+        }
+    }
 }
 
 /// The same as JSON; the keys are documented by `doctor --help`.
@@ -41,13 +62,16 @@ struct JsonRow<'a> {
 impl Diagnosis {
     pub fn json(&self) -> String {
         let report = self.probes.as_ref().ok();
-        let rows = report.map_or(&[][..], |report| &report.rows);
+        let rows = match &self.probes {
+            Ok(report) => &report.rows,
+            Err(nothing) => &nothing.rows,
+        };
         let json = Json {
             portwatch: env!("CARGO_PKG_VERSION"),
             facts: &self.facts,
             serves: report.is_some(),
             tier: report.map(|report| report.tier),
-            error: self.probes.as_ref().err().map(String::as_str),
+            error: (self.probes.as_ref().err()).map(|nothing| nothing.error.as_str()),
             plan: plan(rows),
             missing_members: report.map_or(&[], |report| &report.missing_members),
         };
@@ -72,9 +96,16 @@ impl Diagnosis {
             }
         }
         match &self.probes {
-            Err(error) => {
+            Err(nothing) => {
+                if nothing.verdict.is_some() {
+                    out.push_str("\nprobes: none\n\n");
+                    put_rows(
+                        &mut out,
+                        nothing.rows.iter().filter(|x| !x.refused.is_empty()),
+                    );
+                }
                 out.push_str("\nNothing can be traced here:\n");
-                for line in error.lines() {
+                for line in nothing.verdict.as_ref().unwrap_or(&nothing.error).lines() {
                     out.push_str("  ");
                     sanitize::push(&mut out, line.as_bytes());
                     out.push('\n');
@@ -100,7 +131,21 @@ fn plan(rows: &[Row]) -> Vec<JsonRow<'_>> {
 fn put_report(out: &mut String, report: &Report) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "\nprobes: {}\n", report.tier);
-    for row in &report.rows {
+    put_rows(out, &report.rows);
+    if !report.missing_members.is_empty() {
+        let members = report.missing_members.join(", ");
+        let _ = writeln!(out, "\nnot in this kernel's structures: {members}");
+    }
+    let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
+    let verdict = match missing.is_empty() {
+        true => "Everything can be observed.".to_owned(),
+        false => format!("Tracing works, without: {}.", missing.join(", ")),
+    };
+    let _ = writeln!(out, "\n{verdict}");
+}
+
+fn put_rows<'a>(out: &mut String, rows: impl IntoIterator<Item = &'a Row>) {
+    for row in rows {
         match &row.chosen {
             Some(chosen) => put_line(out, "ok", row.observe, chosen),
             None => {
@@ -120,21 +165,11 @@ fn put_report(out: &mut String, report: &Report) {
             put_note(out, "fix", fix);
         }
     }
-    if !report.missing_members.is_empty() {
-        let members = report.missing_members.join(", ");
-        let _ = writeln!(out, "\nnot in this kernel's structures: {members}");
-    }
-    let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
-    let verdict = match missing.is_empty() {
-        true => "Everything can be observed.".to_owned(),
-        false => format!("Tracing works, without: {}.", missing.join(", ")),
-    };
-    let _ = writeln!(out, "\n{verdict}");
 }
 
-/// What to do about a row that nothing serves.
+/// What to do about a row of which all that was tried was refused.
 fn fix(row: &Row) -> Option<&'static str> {
-    if row.chosen.is_some() {
+    if row.chosen.is_some() || row.refused.is_empty() {
         return None;
     }
     Some(
@@ -308,10 +343,53 @@ mod tests {
     }
 
     #[test]
-    fn when_nothing_serves_the_facts_and_the_reason_are_still_told() {
+    fn when_nothing_serves_it_is_told_what_was_refused_and_why() {
+        let Ok(Report { mut rows, .. }) = degraded().probes else {
+            unreachable!()
+        };
+        rows[0].chosen = None;
         let nothing = Diagnosis {
             facts: facts(),
-            probes: Err("no tier:\n  kprobe: absent".into()),
+            probes: Err(Nothing::of(&anyhow::Error::new(Unserved {
+                verdict: "the trampoline tier cannot serve on this kernel".into(),
+                rows,
+            }))),
+        };
+        expect![[r#"
+            portwatch 0.1.0
+
+              ok       kernel                     6.1.0 x86_64
+              warning  cgroup2                    not mounted
+                                                  fix: mount it
+
+            probes: none
+
+              MISSING  bind                       nothing serves
+                                                  you miss: resets are not reported
+                                                  trampoline refused: fexit __inet_bind: Operation not permitted (os error 1)
+                                                    log \x1b[2J
+                                                  fix: this kernel does not have it: use a newer one, or another tier (--probes)
+              MISSING  resets                     nothing serves
+                                                  you miss: resets are not reported
+                                                  trampoline refused: tp_btf tcp_send_reset: no such tracepoint
+                                                  fix: this kernel does not have it: use a newer one, or another tier (--probes)
+
+            Nothing can be traced here:
+              the trampoline tier cannot serve on this kernel. Try another tier (--probes), a newer kernel, or check lockdown and the container's privileges.
+        "#]].assert_eq(&nothing.text());
+        let json: serde_json::Value = serde_json::from_str(&nothing.json()).unwrap();
+        assert_eq!(json["serves"], false);
+        let error = json["error"].as_str().unwrap();
+        assert!(error.contains("  trampoline (tp_btf tcp_send_reset): no such tracepoint\n"));
+        assert_eq!(json["plan"][1]["chosen"], serde_json::Value::Null);
+        assert_eq!(json["plan"][1]["refused"][0]["error"], "no such tracepoint");
+    }
+
+    #[test]
+    fn when_nothing_was_tried_the_facts_and_the_reason_are_still_told() {
+        let nothing = Diagnosis {
+            facts: facts(),
+            probes: Err(Nothing::of(&anyhow::anyhow!("no permission"))),
         };
         expect![[r#"
             portwatch 0.1.0
@@ -321,13 +399,17 @@ mod tests {
                                                   fix: mount it
 
             Nothing can be traced here:
-              no tier:
-                kprobe: absent
+              no permission
         "#]]
         .assert_eq(&nothing.text());
         let json: serde_json::Value = serde_json::from_str(&nothing.json()).unwrap();
         assert_eq!(json["serves"], false);
-        assert_eq!(json["error"], "no tier:\n  kprobe: absent");
+        assert_eq!(json["error"], "no permission");
         assert_eq!(json["facts"][1]["fix"], "mount it");
+        let row = &json["plan"][0];
+        assert_eq!(
+            (&row["observe"], &row["fix"]),
+            (&"bind".into(), &serde_json::Value::Null)
+        );
     }
 }
