@@ -49,6 +49,30 @@ fn list_shows_the_table_as_it_was() {
 }
 
 #[test]
+fn a_moment_is_not_moved_into_a_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let db = session::create(&path).unwrap();
+    let mut writer = Writer::new(&db, about()).unwrap();
+    writer.begin(&run(START + 337_000_000)).unwrap();
+    writer.commit(None).unwrap();
+    drop(writer);
+    drop(db);
+    let at = |at: &str| outcome("list", &path, &["--at", at]);
+    let (code, _, stderr) = at("22:13:20");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("as of 2023-11-14 22:13:20.337"), "{stderr}");
+    for outside in ["22:13:20.1", "22:13:21", "22:13:19"] {
+        let (code, _, stderr) = at(outside);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.contains(&format!("2023-11-14 {outside}")),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn who_tells_of_the_moment_and_what_was_before() {
     let made = made(Some(&Accounts::default()));
     let text = prints("who 8080 -t", &made.path, &["--at", "22:13:24"]);

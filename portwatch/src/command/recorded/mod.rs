@@ -94,11 +94,11 @@ impl Recording {
         let (part, ts) = match at {
             None => of_last().context("no recording")?,
             Some(at) => {
-                let ts = moment(at, self.span().1, &self.zone);
-                // The second in which it began is written without its fraction.
+                let ts = self.nearest(at);
+                // The second in which it began may be written without its fraction.
                 let covers = |part: &&Part| {
-                    let began = part.began - part.began % 1_000_000_000;
-                    (began..=part.ended).contains(&ts)
+                    (part.began..=part.ended).contains(&ts)
+                        || ts == part.began - part.began % 1_000_000_000
                 };
                 let part = self.runs.iter().rev().find(covers);
                 (part.ok_or_else(|| self.outside(ts))?, ts)
