@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 use crate::cli::{EventFilterArgs, FilterArgs};
 use crate::event::{Event, Family, Proto};
 use crate::filter::{Expr, Filter, Span, Spans, Subject};
+use crate::row::{Column, Row};
 use crate::user::Users;
 
 /// A filter of events or of rows.
@@ -16,6 +17,21 @@ use crate::user::Users;
 /// # Errors
 /// When a name cannot be resolved or the expression is none.
 pub fn new<S: Subject>(args: FilterArgs) -> Result<Filter> {
+    among::<S>(args, &S::columns())
+}
+
+/// The same filter of rows and of events, with the names that they share.
+///
+/// # Errors
+/// As [`new`].
+pub fn of_both(args: &FilterArgs) -> Result<(Filter, Filter)> {
+    let mut shared = Event::columns();
+    shared.retain(|column| Row::columns().contains(column));
+    let rows = among::<Row>(args.clone(), &shared)?;
+    Ok((rows, among::<Event>(args.clone(), &shared)?))
+}
+
+fn among<S: Subject>(args: FilterArgs, columns: &[Column]) -> Result<Filter> {
     let mut users = Users::system();
     let mut protos = Vec::new();
     if args.tcp {
@@ -44,7 +60,7 @@ pub fn new<S: Subject>(args: FilterArgs) -> Result<Filter> {
         nets: args.net,
         expr: args
             .filter
-            .map(|x| Expr::new::<S>(&x).context("--filter"))
+            .map(|x| Expr::among::<S>(&x, columns).context("--filter"))
             .transpose()?,
         ..Filter::default()
     })
@@ -127,6 +143,23 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no user 'no-such-user-here'"), "{error}");
+    }
+
+    #[test]
+    fn rows_and_events_are_asked_by_names_that_both_have() {
+        let of_both = |filter: &str| {
+            of_both(&FilterArgs {
+                filter: Some(filter.to_owned()),
+                ..FilterArgs::default()
+            })
+        };
+        assert!(of_both("lport == 80 && rtt_us > 1").is_ok());
+        for name in ["state", "event", "nonsense"] {
+            let error = format!("{:#}", of_both(&format!("{name} == 'x'")).unwrap_err());
+            let (first, names) = error.split_once("the names are: ").unwrap();
+            assert!(first.contains(&format!("no name '{name}'")), "{error}");
+            assert!(names.starts_with("proto, family, laddr,"), "{error}");
+        }
     }
 
     #[test]

@@ -40,11 +40,19 @@ impl Expr {
     /// When it does not parse (with the position), is nested too deeply, names what is not in the
     /// schema, or is not a yes-or-no question about its subject.
     pub fn new<S: Subject>(source: &str) -> Result<Self> {
+        Self::among::<S>(source, &S::columns())
+    }
+
+    /// The same with only some of the names.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn among<S: Subject>(source: &str, columns: &[Column]) -> Result<Self> {
         if source.trim().is_empty() {
             bail!("the expression is empty; an example: lport < 1024 && uid != 0");
         }
         let program = parse(source)?;
-        let used = names::used(source, &program, &S::columns())?;
+        let used = names::used(source, &program, columns)?;
         let expr = Self {
             source: source.to_owned(),
             program,

@@ -23,7 +23,6 @@ use crate::clock::{Clock, boot};
 use crate::event::{Event, Kind};
 use crate::exit::Exit;
 use crate::filter::Filter;
-use crate::row::Row;
 use crate::service;
 use crate::snapshot::Rows;
 use crate::source::Source;
@@ -55,8 +54,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
         return playing::run(&args, path).await;
     }
     keep_no_memory();
-    let rows = filter::new::<Row>(args.filter.clone()).map_err(wrong_usage)?;
-    let events = filter::new::<Event>(args.filter.clone()).map_err(wrong_usage)?;
+    let (rows, events) = filter::of_both(&args.filter).map_err(wrong_usage)?;
     let look = Look {
         colour: std::env::var_os("NO_COLOR").is_none_or(|x| x.is_empty()),
         numeric: args.numeric,

@@ -17,7 +17,6 @@ use crate::command::recorded::{Recording, home};
 use crate::command::signals::{Asked, ScreenSignals};
 use crate::command::trace::summary;
 use crate::command::{filter, say, wrong_usage};
-use crate::event::Event;
 use crate::exit::Exit;
 use crate::row::Row;
 use crate::source::replay::accounts;
@@ -35,8 +34,7 @@ const WORK: Duration = Duration::from_millis(150);
 /// # Errors
 /// When the arguments make no sense, or the session cannot be read.
 pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
-    let rows = filter::new::<Row>(args.filter.clone()).map_err(wrong_usage)?;
-    let events = filter::new::<Event>(args.filter.clone()).map_err(wrong_usage)?;
+    let (rows, events) = filter::of_both(&args.filter).map_err(wrong_usage)?;
     let recording = Recording::open(path, args.moment.run)?;
     let (since, until) = recording.between(args.span.since.as_ref(), args.span.until.as_ref())?;
     let from = args.moment.at.as_ref().or(args.span.since.as_ref());
