@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn record_offers_no_file_as_its_source() {
+        let mut command = Cli::command();
+        let record = command.find_subcommand_mut("record").unwrap();
+        let help = record.render_long_help().to_string();
+        assert!(help.contains("poll records what polling sees"), "{help}");
+        assert!(!help.contains("the FILE of a session"), "{help}");
+    }
+
+    #[test]
     fn wrong_usage_says_what_would_be_right() {
         for (line, expected) in [
             ("trace -P http", "write 80, or a range 8000-8999"),

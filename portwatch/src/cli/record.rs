@@ -13,6 +13,9 @@ use super::{Output, ProbeArgs, SourceArgs};
 /// Smallest --max-size: a session without events takes a part of it already.
 const LEAST_SIZE: u64 = 1 << 20;
 
+const FROM: &str = "Where events come from: poll records what polling sees [default: the kernel, or \
+                    polling where it cannot be traced]";
+
 /// Record everything that happens into a session, one file
 ///
 /// Every bind, listen, connect, accept, close and reset of every process, the sockets that were open
@@ -20,6 +23,7 @@ const LEAST_SIZE: u64 = 1 << 20;
 /// SQLite file that is readable while it grows; what is older than a second is in it even when
 /// portwatch is killed. Each batch of rows is chained to the one before by a hash.
 #[derive(Debug, Args)]
+#[command(mut_arg("from", |arg| arg.help(FROM).long_help(FROM)))]
 #[command(after_long_help = "\
 Examples:
   portwatch record s.db                      until Ctrl-C
