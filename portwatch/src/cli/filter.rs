@@ -47,7 +47,7 @@ pub struct FilterArgs {
     pub comm: Vec<String>,
 
     /// Network namespaces: inode number, name as in `ip netns`, or a path such as /proc/1/ns/net
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub netns: Vec<String>,
 
     /// Containers, by id or its beginning

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn wrong_usage_says_what_would_be_right() {
         for (line, expected) in [
-            ("trace -P http", "write 80, or a range 8000-8999"),
+            ("trace -P http", "nor a range FIRST-LAST"),
             ("trace -P 9-8", "write 8-9"),
             ("trace -e conect", "connect"),
             ("trace -F dport", "rport"),
@@ -259,13 +259,14 @@ mod tests {
             ("query s.db x --schema", "cannot be used with"),
             ("report s.db --events -1", "-1 is not in 1..=1000000"),
             ("--comm=", "it is empty: write names"),
+            ("--netns=", "it is empty: write names"),
             ("trace --container=", "it is empty: write names"),
             ("--at 03:12", "--from <SOURCE>"),
             (
                 "top --from s.db --at 01:00 --since -1m",
                 "cannot be used with",
             ),
-            ("who 80 --from s.db --run 0", "0 is not in 1.."),
+            ("who 80 --from s.db --run 0", "'0' is not a number from 1"),
             ("trace curl", "[-- <COMMAND>...]"),
             ("trase", "trace"),
             ("record", "<FILE>"),
@@ -279,8 +280,11 @@ mod tests {
             ("record s.db --max-files 0", "number of files from 1"),
             ("record s.db --max-files x", "number of files from 1"),
             ("record s.db --max-age -1", "'-1' is not a time"),
-            ("trace -p -1", "'-1' is not a number from 0 to 4294967295"),
-            ("-P -1", "'-1' is not a number from 0 to 65535"),
+            (
+                "trace -p -1",
+                "'-1' is neither a number from 0 to 4294967295",
+            ),
+            ("-P -1", "'-1' is neither a number from 0 to 65535"),
             ("trace -d -1", "'-1' is not a time"),
             ("trace --interval -5", "'-5' is not a time"),
             ("trace --ring-size -1", "'-1' is not a size"),

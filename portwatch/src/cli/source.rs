@@ -138,7 +138,7 @@ pub struct MomentArgs {
     pub at: Option<When>,
 
     /// Of a session with several recordings: this one [default: the one of --at, or the last]
-    #[arg(long, value_name = "N", requires = "from", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", requires = "from", value_parser = parse_run, allow_negative_numbers = true)]
     pub run: Option<i64>,
 }
 
@@ -146,6 +146,11 @@ impl MomentArgs {
     pub fn given(&self) -> [Given; 2] {
         [("--at", self.at.is_some()), ("--run", self.run.is_some())]
     }
+}
+
+pub(super) fn parse_run(text: &str) -> Result<i64, String> {
+    let run = text.parse().ok().filter(|&run| run > 0);
+    run.ok_or_else(|| format!("'{text}' is not a number from 1"))
 }
 
 /// Which part of a session.

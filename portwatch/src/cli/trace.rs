@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::source::parse_run;
 use super::{EventFilterArgs, Output, ProbeArgs, SPAN, SourceArgs, SpanArgs, elsewhere};
 use crate::event::Field;
 
@@ -125,7 +126,7 @@ pub struct TraceArgs {
 
     /// Of a session with several recordings: only this one [default: all in turn, each numbered from 1]
     #[arg(long, value_name = "N", requires = "from", help_heading = "Source")]
-    #[arg(value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
+    #[arg(value_parser = parse_run, allow_negative_numbers = true)]
     pub run: Option<i64>,
 
     #[command(flatten)]

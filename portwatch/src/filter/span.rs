@@ -39,7 +39,7 @@ impl<T: Number> FromStr for Span<T> {
         let number = |x: &str| {
             x.trim().parse::<T>().map_err(|_| {
                 format!(
-                    "'{text}' is not a number from 0 to {} (write 80, or a range 8000-8999)",
+                    "'{text}' is neither a number from 0 to {} nor a range FIRST-LAST",
                     T::MAX
                 )
             })
@@ -90,19 +90,19 @@ mod tests {
             ("9-8", Err("the range is empty; write 8-9")),
             (
                 "65536",
-                Err("'65536' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+                Err("'65536' is neither a number from 0 to 65535 nor a range FIRST-LAST"),
             ),
             (
                 "http",
-                Err("'http' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+                Err("'http' is neither a number from 0 to 65535 nor a range FIRST-LAST"),
             ),
             (
                 "1-",
-                Err("'1-' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+                Err("'1-' is neither a number from 0 to 65535 nor a range FIRST-LAST"),
             ),
             (
                 "-1",
-                Err("'-1' is not a number from 0 to 65535 (write 80, or a range 8000-8999)"),
+                Err("'-1' is neither a number from 0 to 65535 nor a range FIRST-LAST"),
             ),
         ] {
             let got = text.parse::<Span<u16>>().map(|x| (x.first, x.last));
