@@ -59,7 +59,7 @@ pub struct FilterArgs {
     pub net: Vec<IpNet>,
 
     /// A CEL expression (https://cel.dev): 'lport < 1024 && uid != 0'
-    #[arg(long, value_name = "EXPR")]
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub filter: Option<String>,
 }
 

@@ -215,6 +215,13 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_may_begin_with_a_hyphen() {
+        let args = parse("portwatch --filter -lport<0 -4");
+        assert_eq!(args.filter.filter.as_deref(), Some("-lport<0"));
+        assert!(args.filter.ipv4);
+    }
+
+    #[test]
     fn states_columns_and_orders_are_read() {
         let args = parse("portwatch --state close-wait,TIME-WAIT --sort -recv_queue -F lport,note");
         assert_eq!(args.state, [State::CloseWait, State::TimeWait]);
