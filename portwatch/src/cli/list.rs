@@ -60,8 +60,9 @@ Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent va
 A row of several sockets that serve one address has no sock and no inode, its holders have; it has the \
 sums of their queues, backlogs and accepted connections, and the owner with the lowest pid.
 
-A value that a row does not have is null in --filter: `note != null` asks for presence, other \
-comparisons than != do not match it. More on expressions: portwatch trace --help
+A value that a row does not have is null in --filter: `note != null` asks for presence. ==, != and in \
+take it as a value; with <, > and functions it matches neither plain nor behind !. More on \
+expressions: portwatch trace --help
 
 Exit codes: 0 fine, also when there is nothing to show; 1 failed, also when --filter could not be \
 evaluated on some rows; 2 wrong usage.")]

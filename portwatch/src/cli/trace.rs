@@ -58,8 +58,10 @@ Fields, keys of JSON, columns of CSV, names for --filter. Absent values are left
 
 Filter expressions are CEL (https://cel.dev) over these names but `seq`. Numbers are int, `ts` is a \
 timestamp, `args` a list of strings, `parents` and `holders` lists of maps with `pid` and `comm`. A \
-field that an event does not have is null: `error != null` asks for presence, `error != \"EACCES\"` \
-matches without an error, `latency_us > 100` does not. No has() is needed. What can never be right (a \
+field that an event does not have is null, which ==, != and in take as a value: `error != null` asks for \
+presence, `error != \"EACCES\"` and `!(error == \"EACCES\")` match without an error. With <, > and \
+functions it matches neither plain nor behind !: not `latency_us > 100`, and not `!(latency_us > 100)`. \
+No has() is needed. An expression has at most 4096 bytes and 32 levels. What can never be right (a \
 number compared with \"root\", a division by 0, a pattern that is none) is refused at the start. An \
 expression that fails on some events (args[9] of fewer words) does not show these, says so at the end, \
 and makes the exit code 1.

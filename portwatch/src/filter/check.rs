@@ -145,25 +145,35 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         let types = (self.type_of(left, bound), self.type_of(right, bound));
-        let (a, b, what) = match (call.func_name.as_str(), types) {
-            (operators::IN, (Some(a), Some(Type::List(Some(b))))) => (a, *b, " in a list of "),
+        let (a, b, problem) = match (call.func_name.as_str(), types) {
+            (operators::IN, (Some(a), Some(Type::List(Some(b))))) => {
+                let problem = format!("{a} in a list of {b}: it is never there");
+                (a, *b, problem)
+            }
+            (operators::EQUALS | operators::NOT_EQUALS, (Some(a), Some(b))) => {
+                let problem = format!("{a} compared with {b}: they are never equal");
+                (a, b, problem)
+            }
             (
-                operators::EQUALS
-                | operators::NOT_EQUALS
-                | operators::LESS
+                operators::LESS
                 | operators::LESS_EQUALS
                 | operators::GREATER
                 | operators::GREATER_EQUALS,
                 (Some(a), Some(b)),
-            ) => (a, b, " with "),
+            ) => {
+                let problem = format!("{a} and {b} cannot be compared");
+                (a, b, problem)
+            }
             _ => return Ok(()),
         };
+        let hint = match (&a, &b) {
+            (Type::Timestamp, Type::String) | (Type::String, Type::Timestamp) => {
+                "; write timestamp(\"…\")"
+            }
+            _ => "",
+        };
         match a.is_alien_to(&b) {
-            true if what == " with " => self.fail(
-                node,
-                &format!("{a} compared with {b}: they are never equal"),
-            ),
-            true => self.fail(node, &format!("{a}{what}{b}: it is never there")),
+            true => self.fail(node, &format!("{problem}{hint}")),
             false => Ok(()),
         }
     }
@@ -398,9 +408,9 @@ mod tests {
         refused(
             r#"ts > "2023-01-01T00:00:00Z""#,
             expect![[r#"
-            column 4: timestamp compared with string: they are never equal
-              ts > "2023-01-01T00:00:00Z"
-                 ^"#]],
+                column 4: timestamp and string cannot be compared; write timestamp("…")
+                  ts > "2023-01-01T00:00:00Z"
+                     ^"#]],
         );
         refused(
             r#"args == ["x", 1] || args == [1]"#,

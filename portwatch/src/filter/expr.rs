@@ -238,6 +238,9 @@ mod tests {
             ("latency_us == null", true),
             ("error != null", true),
             (r#"cause == "local""#, false),
+            (r#"!(cause == "local")"#, true),
+            (r#"!(cause in ["local"])"#, true),
+            (r#"!cause.startsWith("l")"#, false),
             ("latency_us > 100 || lport == 8080", true),
             ("latency_us > 100 && lport == 8080", false),
             ("size(holders) > 0", false),
@@ -311,7 +314,7 @@ mod tests {
         rejected(
             r#"lport > "80""#,
             expect![[r#"
-                column 7: int compared with string: they are never equal
+                column 7: int and string cannot be compared
                   lport > "80"
                         ^"#]],
         );
