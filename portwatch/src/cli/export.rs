@@ -26,6 +26,9 @@ Examples:
   portwatch export s.db --since 03:10 --until 03:15 -P 443
   portwatch export s.db --format parquet --write events.parquet
 
+seq is the number that the event has in its recording, so filters leave gaps; trace --from numbers anew \
+what it shows.
+
 In ecs and ocsf the end that connected is the source, where the session tells which that was: from a \
 connection's connect or accept on. Else the source is the local end. mptcp is counted as tcp.")]
 pub struct ExportArgs {

@@ -46,7 +46,8 @@ Keys of JSON, columns of CSV, names for --fields, --sort and --filter. Absent va
                      /proc/PID/fd
   pid ppid uid user comm exe args parents cgroup container unit
                      the process that has it open; of several the one with the
-                     lowest pid
+                     lowest pid; with -d and --from the one that opened it,
+                     where that is known
   holders            all processes that have it open: pid, comm, sock
   since              bound, listening or established since (RFC 3339, UTC)
   backlog recv_queue send_queue
@@ -71,7 +72,7 @@ pub struct ListArgs {
     #[arg(short, long, help_heading = "Filters")]
     pub all: bool,
 
-    /// Only these states, also with -a. As in ss, small or capital: listen, estab, close-wait,
+    /// Only these states, also with -a, as ss prints them, small or capital: listen, estab, close-wait,
     /// time-wait, unconn, …
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_state)]
     #[arg(help_heading = "Filters")]
@@ -121,7 +122,7 @@ pub struct ListArgs {
     #[command(flatten)]
     pub probes: ProbeArgs,
 
-    /// In text, no names of users and services, only numbers
+    /// In text, no names of users and services, only numbers; but for those that -F asks for by name
     #[arg(short, long, help_heading = "Output")]
     pub numeric: bool,
 }

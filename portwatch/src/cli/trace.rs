@@ -102,7 +102,7 @@ pub struct TraceArgs {
     )]
     pub fields: Vec<Field>,
 
-    /// In text, no names of users and services, only numbers
+    /// In text, no names of users and services, only numbers; but for those that -F asks for by name
     #[arg(short, long, help_heading = "Output")]
     pub numeric: bool,
 

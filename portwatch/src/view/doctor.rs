@@ -138,10 +138,14 @@ fn put_report(out: &mut String, report: &Report) {
     }
     let missing: Vec<&str> = report.degraded().map(|row| row.observe).collect();
     let verdict = match missing.is_empty() {
-        true => "Everything can be observed.".to_owned(),
+        true => "Everything in this list is observed.".to_owned(),
         false => format!("Tracing works, without: {}.", missing.join(", ")),
     };
-    let _ = writeln!(out, "\n{verdict}");
+    let tier = report.tier;
+    let _ = writeln!(
+        out,
+        "\n{verdict} What the {tier} tier does not show at all is told by the README, under Limits."
+    );
 }
 
 fn put_rows<'a>(out: &mut String, rows: impl IntoIterator<Item = &'a Row>) {
@@ -281,7 +285,7 @@ mod tests {
 
             not in this kernel's structures: mptcp_sock.first
 
-            Tracing works, without: resets.
+            Tracing works, without: resets. What the tracepoint tier does not show at all is told by the README, under Limits.
         "#]].assert_eq(&degraded().text());
     }
 
