@@ -120,6 +120,24 @@ fn a_directory_that_is_no_proc_is_refused() {
     assert!(said.contains("--proc-root takes the root"), "{said}");
 }
 
+#[test]
+fn a_command_that_is_not_in_the_tree_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tree, file) = (folder.path().join("proc"), folder.path().join("s.db"));
+    std::fs::create_dir(&tree).unwrap();
+    let run = |program: &[&str], tree: &str| {
+        run(&[program, &["--proc-root", tree, "--", "sh", "-c", "echo ran; exit 3"]].concat())
+    };
+    for program in [&["trace"][..], &["record", file.to_str().unwrap()]] {
+        let (code, stdout, said) = run(program, tree.to_str().unwrap());
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("a command could not be followed"), "{said}");
+        assert!(!format!("{stdout}{said}").contains("ran"), "{said}");
+        let (code, _, said) = run(program, "/proc/");
+        assert_eq!(code, Some(3), "{said}");
+    }
+}
+
 /// A copy of the program that anyone may run, and its folder.
 fn for_nobody() -> (tempfile::TempDir, Command) {
     use std::os::unix::fs::PermissionsExt as _;

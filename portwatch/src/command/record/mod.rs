@@ -78,6 +78,9 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         return Err(wrong_usage(anyhow!(text)));
     }
     let command = (!args.command.is_empty()).then_some(&args.command);
+    if command.is_some() {
+        child::check_tree(args.source.proc_root.as_deref()).map_err(wrong_usage)?;
+    }
     let mut signals = Signals::new().context("waiting for signals")?;
     let key = args.sign.as_deref().map(SecretKey::load).transpose()?;
     if key.as_ref().is_some_and(SecretKey::is_exposed) {

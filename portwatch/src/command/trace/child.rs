@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, Error, ErrorKind, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::sync::oneshot;
 
 use crate::command::say;
@@ -116,6 +117,22 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
         started,
         ended,
     })
+}
+
+/// # Errors
+/// When a command could not be followed, as its processes have no numbers or others in this tree.
+pub fn check_tree(proc_root: Option<&Path>) -> Result<()> {
+    let Some(root) = proc_root else {
+        return Ok(());
+    };
+    let own = std::fs::read_link(root.join("self"));
+    ensure!(
+        own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str()),
+        "--proc-root {} shows other processes than those that run here, a command could not be followed: \
+         leave one of them out",
+        root.display()
+    );
+    Ok(())
 }
 
 /// Starts the command once the source follows it.
@@ -377,7 +394,7 @@ mod tests {
         let process = format!("/proc/{}", held.pid());
         drop(held);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while std::path::Path::new(&process).exists() {
+        while Path::new(&process).exists() {
             assert!(Instant::now() < deadline, "{process} is still there");
             std::thread::sleep(Duration::from_millis(10));
         }

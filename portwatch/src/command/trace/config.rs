@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Particular;
+use super::child::check_tree;
 use crate::cli::{self, SpanArgs, TraceArgs};
 use crate::command::{filter, netns, screen};
 use crate::filter::Filter;
@@ -47,6 +48,9 @@ impl Config {
             span: args.span.clone(),
             run: args.run,
         });
+        if !args.command.is_empty() {
+            check_tree(args.source.proc_root.as_deref())?;
+        }
         let fields = (!args.fields.is_empty()).then_some(args.fields);
         let lines = match args.output {
             cli::Output::Text => {
