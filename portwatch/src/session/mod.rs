@@ -21,7 +21,7 @@ use crate::row::Row;
 pub use file::{Writable, append, create, is_being_written, is_session};
 pub use read::{Checkpoint, Recorded, Session};
 pub use sign::{PublicKey, SecretKey};
-pub use verify::{Check, Fault, Verdict, verify};
+pub use verify::{Check, Fault, Verdict, signed_otherwise, verify};
 pub use write::{About, Describe, Sign, Writer};
 
 /// What tells a session from other SQLite files: "port".

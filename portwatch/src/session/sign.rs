@@ -73,6 +73,11 @@ impl SecretKey {
     pub fn sign(&self, hash: &[u8; 32]) -> Vec<u8> {
         self.key.sign(&signed(hash)).to_bytes().into()
     }
+
+    /// Whether this key made the signature of this hash.
+    pub fn made(&self, hash: &[u8; 32], signature: &[u8]) -> bool {
+        is_signed(&self.key.verifying_key(), hash, signature)
+    }
 }
 
 impl PublicKey {
@@ -111,10 +116,7 @@ impl PublicKey {
 
     /// Whether this key made the signature of this hash.
     pub fn check(&self, hash: &[u8; 32], signature: &[u8]) -> bool {
-        let Ok(signature) = Signature::from_slice(signature) else {
-            return false;
-        };
-        self.key.verify_strict(&signed(hash), &signature).is_ok()
+        is_signed(&self.key, hash, signature)
     }
 
     /// As `ssh-keygen -l` shows it: `SHA256:…`.
@@ -136,6 +138,11 @@ fn read(file: &mut File, path: &Path) -> Result<String> {
         Ok(text) if text.len() as u64 <= LONGEST => Ok(text),
         _ => bail!("{name} is not a key"),
     }
+}
+
+fn is_signed(key: &VerifyingKey, hash: &[u8; 32], signature: &[u8]) -> bool {
+    let signature = Signature::from_slice(signature);
+    signature.is_ok_and(|signature| key.verify_strict(&signed(hash), &signature).is_ok())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::cell::{Cell, Table};
 use super::chain::{Digest, PIECE, Sealed, TABLES};
+use super::sign::SecretKey;
 
 /// What is wrong with a session, as far as it is known which batch is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +175,21 @@ pub fn end(db: &Connection) -> Result<Option<Sealed>, Fault> {
         }
     }
     Ok(last)
+}
+
+/// Why `verify` with the public half of this key will not accept all of a session to which something is
+/// added, as far as its last batch tells.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn signed_otherwise(db: &Connection, key: &SecretKey) -> Result<Option<&'static str>> {
+    let sql = "SELECT * FROM raw_batch ORDER BY id DESC LIMIT 1";
+    let last = db.query_row(sql, [], Sealed::read).optional()?;
+    Ok(last.and_then(|last| match last.signature {
+        None => Some("is not signed"),
+        Some(signature) if !key.made(&last.hash, &signature) => Some("is signed by another key"),
+        Some(_) => None,
+    }))
 }
 
 impl Sealed {

@@ -126,7 +126,11 @@ fn a_command_that_is_not_in_the_tree_is_not_run() {
     let (tree, file) = (folder.path().join("proc"), folder.path().join("s.db"));
     std::fs::create_dir(&tree).unwrap();
     let run = |program: &[&str], tree: &str| {
-        run(&[program, &["--proc-root", tree, "--", "sh", "-c", "echo ran; exit 3"]].concat())
+        run(&[
+            program,
+            &["--proc-root", tree, "--", "sh", "-c", "echo ran; exit 3"],
+        ]
+        .concat())
     };
     for program in [&["trace"][..], &["record", file.to_str().unwrap()]] {
         let (code, stdout, said) = run(program, tree.to_str().unwrap());

@@ -28,6 +28,7 @@ pub fn signed_appended() {
     assert!(std::fs::read(&file).unwrap() == before, "it was touched");
     let (code, stderr) = says(&["--append", "--sign", &secret]);
     assert_eq!(code, Some(0), "{stderr}");
+    assert!(!stderr.contains("verify --key"), "{stderr}");
     assert_eq!(
         number(
             &file,
@@ -35,6 +36,10 @@ pub fn signed_appended() {
         ),
         0
     );
+    let (code, stderr) = says(&["--append", "--sign", &key("other")]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = "holds already is signed by another key: verify --key will not accept all";
+    assert!(stderr.contains(told), "{stderr}");
 }
 
 pub fn signed() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cli::RecordArgs;
+use crate::command::say;
 use crate::session::{self, SecretKey, Writable};
 
 /// Which files there are and come.
@@ -74,6 +75,14 @@ impl Files {
             true => session::append(&path, key)?,
             false => session::create(&path)?,
         };
+        let otherwise = key.filter(|_| args.append);
+        let otherwise = otherwise.map(|key| session::signed_otherwise(&db, key));
+        if let Some(how) = otherwise.transpose()?.flatten() {
+            say(&format!(
+                "what {} holds already {how}: verify --key will not accept all of it",
+                path.display()
+            ));
+        }
         // Not before: what is there already is none of ours.
         files.fresh = !args.append;
         let open = files.add(number, path, db, files.fresh)?;
