@@ -30,7 +30,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// At `at`, on its way from `play.began` to `play.ended`.
+    /// At `at`, on its way from `play.first` to `play.ended`.
     ///
     /// # Errors
     /// When the session cannot be read, as with the other functions.
@@ -111,7 +111,7 @@ impl Player {
             // From the end there is nowhere to go on to.
             Control::Pause if play.paused && self.at >= play.ended => {
                 play.paused = false;
-                return self.seek(self.play.began);
+                return self.seek(self.play.first);
             }
             Control::Pause => play.paused = !play.paused,
             Control::Faster => play.speed = play.speed.faster(),
@@ -125,7 +125,7 @@ impl Player {
                 };
                 return self.seek(to);
             }
-            Control::Start => return self.seek(self.play.began),
+            Control::Start => return self.seek(self.play.first),
             Control::End => return self.seek(self.play.ended),
         }
         self.scene.status.play = Some(self.play);
@@ -153,7 +153,7 @@ impl Player {
 
     /// The scene as it was at that moment.
     fn seek(&mut self, to: u64) -> Result<()> {
-        self.at = to.min(self.play.ended).max(self.play.began);
+        self.at = to.min(self.play.ended).max(self.play.first);
         let run = &self.part.run;
         let last = self.session.reached(run, self.at)?;
         self.scene.table = self.session.table_after(run, last, self.at, self.limits)?;

@@ -45,10 +45,11 @@ pub async fn run(args: &TopArgs, path: &Path) -> Result<Exit> {
         }
         _ => recording.moment(from)?,
     };
-    let began = recording.beginning(&part)?;
+    let first = recording.beginning(&part)?;
     let play = Play {
-        began,
-        ended: part.ended.min(until).max(began),
+        began: part.began,
+        ended: part.ended.min(until).max(first),
+        first,
         paused: args.moment.at.is_some(),
         speed: Default::default(),
     };

@@ -8,9 +8,11 @@ use crate::view::{human, time};
 /// How it is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Play {
-    /// First and last moment, in nanoseconds since the Unix epoch.
+    /// When the recording began and ended, in nanoseconds since the Unix epoch.
     pub began: u64,
     pub ended: u64,
+    /// The first moment that can be shown, when it was known what was open.
+    pub first: u64,
     pub paused: bool,
     pub speed: Speed,
 }

@@ -10,6 +10,7 @@ fn played(paused: bool) -> Scene {
     let mut scene = typical();
     scene.status.play = Some(Play {
         began: NOW - 60_000_000_000,
+        first: NOW - 30_000_000_000,
         ended: NOW + 3_600_000_000_000,
         paused,
         speed: Speed::default().faster().faster(),
