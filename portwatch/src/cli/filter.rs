@@ -50,7 +50,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub netns: Vec<String>,
 
-    /// Containers, by id or its beginning
+    /// Containers, by id or its beginning; the first 12 digits of an id count
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_name)]
     pub container: Vec<String>,
 

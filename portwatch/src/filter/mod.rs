@@ -106,10 +106,16 @@ impl Filter {
 
     fn container_matches(&self, event: &Event) -> bool {
         let container = event.context.as_ref().and_then(|x| x.container.as_deref());
-        container.is_some_and(|id| {
-            // The schema keeps 12 digits of an id: a longer one is compared as far as it goes.
-            self.containers.iter().any(|wanted| {
-                id.starts_with(wanted.as_str()) || (id.len() == 12 && wanted.starts_with(id))
+        container.is_some_and(|known| {
+            let is_id = known.len() == 12 && known.bytes().all(|x| x.is_ascii_hexdigit());
+            self.containers.iter().any(|wanted| match is_id {
+                // More of it than these digits is not kept.
+                true => {
+                    let length = wanted.len().min(known.len());
+                    (wanted.get(..length).zip(known.get(..length)))
+                        .is_some_and(|(wanted, known)| wanted.eq_ignore_ascii_case(known))
+                }
+                false => known.starts_with(wanted.as_str()),
             })
         })
     }
@@ -203,6 +209,7 @@ mod tests {
             true,
             false,
         );
+        check(only!(containers: vec!["0123456789AB".into()]), true, false);
         check(only!(containers: vec!["123".into()]), false, false);
         check(
             only!(nets: vec!["192.0.2.0/24".parse().unwrap()]),
@@ -257,6 +264,22 @@ mod tests {
                 ..Filter::default()
             };
             assert_eq!(filter.matches_row(&row), shown, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_container_is_no_id() {
+        let mut event = event();
+        event.context = Some(Arc::new(Context {
+            container: Some("my-container".into()),
+            ..Context::default()
+        }));
+        for (wanted, shown) in [("my-", true), ("My-", false), ("my-container2", false)] {
+            let filter = Filter {
+                containers: vec![wanted.into()],
+                ..Filter::default()
+            };
+            assert_eq!(filter.matches(&event), shown, "{wanted}");
         }
     }
 
