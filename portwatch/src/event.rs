@@ -186,6 +186,9 @@ pub struct Event {
     pub raddr: Option<IpAddr>,
     pub rport: Option<u16>,
     pub sock: Option<u64>,
+    /// Number of the socket's inode, as in `socket:[…]`: from snapshots, of what a process holds. Rows have
+    /// it as a column, events as no field.
+    pub inode: Option<u64>,
     pub netns: Option<u32>,
     pub pid: Option<u32>,
     pub tid: Option<u32>,
@@ -231,6 +234,7 @@ impl Event {
             raddr: None,
             rport: None,
             sock: None,
+            inode: None,
             netns: None,
             pid: None,
             tid: None,

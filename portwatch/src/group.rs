@@ -69,8 +69,8 @@ pub fn is_server(state: State, proto: Option<Proto>) -> bool {
 
 /// Whether a server is several sockets.
 pub fn is_group(row: &Row) -> bool {
-    // Only joining takes away both from a socket that somebody can have; events tell no inode.
-    serves(row) && row.inode.is_none() && row.event.sock.is_none()
+    // Only joining takes away both from a socket that somebody can have.
+    serves(row) && row.event.inode.is_none() && row.event.sock.is_none()
 }
 
 /// Processes that hold a socket, or one of a group, each once, by their pid.
@@ -91,7 +91,7 @@ fn join(first: &mut Row, mut other: Row) {
         std::mem::swap(first, &mut other);
     }
     first.event.sock = None;
-    first.inode = None;
+    first.event.inode = None;
     first.recv_queue = sum(first.recv_queue, other.recv_queue);
     first.send_queue = sum(first.send_queue, other.send_queue);
     first.event.backlog = sum(first.event.backlog, other.event.backlog);
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(rows[0].recv_queue, Some(3));
         let room = (rows[0].event.backlog, rows[0].send_queue);
         assert_eq!(room, (Some(256), Some(256)));
-        assert_eq!((rows[0].event.sock, rows[0].inode), (None, None));
+        assert_eq!((rows[0].event.sock, rows[0].event.inode), (None, None));
         assert!(is_group(&rows[0]) && !is_group(&rows[1]) && !is_group(&rows[4]));
         assert_eq!(rows[7].event.sock, Some(20));
     }

@@ -58,8 +58,6 @@ pub struct Row {
     pub recv_queue: Option<u32>,
     /// `ss`'s Send-Q: bytes not acknowledged yet; of a listener its backlog.
     pub send_queue: Option<u32>,
-    /// Inode number of the socket, as in `socket:[…]`; `None` when it has none (TIME-WAIT).
-    pub inode: Option<u64>,
     /// Of an IPv6 socket: not for IPv4 as well (IPV6_V6ONLY); `None` where nobody told.
     pub v6only: Option<bool>,
 }
@@ -164,7 +162,7 @@ impl Row {
             Column::Since => self.since.map(Value::Time),
             Column::RecvQueue => int(self.recv_queue),
             Column::SendQueue => int(self.send_queue),
-            Column::Inode => self.inode.map(Value::Int),
+            Column::Inode => self.event.inode.map(Value::Int),
             Column::Note => usual::note(self).map(|note| Value::Text(note.into())),
         }
     }
@@ -233,6 +231,7 @@ impl Row {
         event.lport = Some(local.port());
         event.netns = Some(1);
         event.sock = Some(u64::from(pid) * 10);
+        event.inode = Some(u64::from(pid) * 100);
         event.pid = Some(pid);
         event.uid = Some(0);
         event.comm = Some(Comm(name));
@@ -257,7 +256,6 @@ impl Row {
             since: None,
             recv_queue: Some(0),
             send_queue: listener.then_some(128),
-            inode: Some(u64::from(pid) * 100),
             v6only: None,
         }
     }

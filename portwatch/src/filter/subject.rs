@@ -52,6 +52,7 @@ impl Subject for Row {
             // not on its port, which is worth a note
             event: Event {
                 comm: sshd,
+                inode: Some(1),
                 ..sample()
             },
             state: State::Listen,
@@ -59,7 +60,6 @@ impl Subject for Row {
             since: Some(1),
             recv_queue: Some(1),
             send_queue: Some(1),
-            inode: Some(1),
             v6only: None,
         }
     }

@@ -51,7 +51,7 @@ impl Table {
             Table::Process => 11,
             Table::Owner => 8,
             Table::Exit => 5,
-            Table::Event => 20,
+            Table::Event => 21,
             Table::Checkpoint => 4,
             Table::Open => 29,
         }

@@ -73,16 +73,17 @@ impl<'a> Dictionaries<'a> {
         event.raddr = self.address(row.get(at + 6)?)?;
         event.rport = number(row, at + 7)?;
         event.sock = number(row, at + 8)?;
-        event.latency_us = number(row, at + 9)?;
-        event.duration_us = number(row, at + 10)?;
-        event.rx_bytes = number(row, at + 11)?;
-        event.tx_bytes = number(row, at + 12)?;
-        event.rtt_us = number(row, at + 13)?;
-        event.retrans = number(row, at + 14)?;
-        event.accepted = number(row, at + 15)?;
-        event.backlog = number(row, at + 16)?;
-        event.count = number(row, at + 17)?;
-        event.holders = peers(row.get(at + 18)?)?;
+        event.inode = number(row, at + 9)?;
+        event.latency_us = number(row, at + 10)?;
+        event.duration_us = number(row, at + 11)?;
+        event.rx_bytes = number(row, at + 12)?;
+        event.tx_bytes = number(row, at + 13)?;
+        event.rtt_us = number(row, at + 14)?;
+        event.retrans = number(row, at + 15)?;
+        event.accepted = number(row, at + 16)?;
+        event.backlog = number(row, at + 17)?;
+        event.count = number(row, at + 18)?;
+        event.holders = peers(row.get(at + 19)?)?;
         Ok(event)
     }
 

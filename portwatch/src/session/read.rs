@@ -251,16 +251,15 @@ impl Session {
                 break;
             }
             let event = dictionaries.event(row, 2)?;
-            let state: String = row.get(21)?;
+            let state: String = row.get(22)?;
             let state = State::parse(&state).ok_or_else(|| anyhow!("no state '{state}'"))?;
             sockets.push(Kept {
                 row: Row {
                     event,
                     state,
-                    since: number(row, 22)?,
-                    recv_queue: number(row, 23)?,
-                    send_queue: number(row, 24)?,
-                    inode: number(row, 25)?,
+                    since: number(row, 23)?,
+                    recv_queue: number(row, 24)?,
+                    send_queue: number(row, 25)?,
                     // Not in sessions.
                     device: None,
                     v6only: row.get(26)?,

@@ -98,6 +98,7 @@ CREATE TABLE raw_event(
   remote INTEGER REFERENCES raw_address,
   rport INTEGER,
   sock INTEGER,
+  inode INTEGER,              -- from snapshots
   latency_us INTEGER,
   duration_us INTEGER,
   rx_bytes INTEGER,
@@ -132,6 +133,7 @@ CREATE TABLE raw_open(
   remote INTEGER REFERENCES raw_address,
   rport INTEGER,
   sock INTEGER,
+  inode INTEGER,
   latency_us INTEGER,
   duration_us INTEGER,
   rx_bytes INTEGER,
@@ -146,7 +148,6 @@ CREATE TABLE raw_open(
   since INTEGER,
   recv_queue INTEGER,
   send_queue INTEGER,
-  inode INTEGER,
   v6only INTEGER,
   bound INTEGER NOT NULL,     -- 1: bound before it was connected
   told INTEGER NOT NULL       -- 1: an event is to tell of its end

@@ -179,7 +179,6 @@ impl<'db> Writer<'db> {
                 int(row.since),
                 int(row.recv_queue),
                 int(row.send_queue),
-                int(row.inode),
                 int(row.v6only.map(u32::from)),
                 Cell::Int(bound.into()),
                 Cell::Int(told.into()),
@@ -233,7 +232,7 @@ impl<'db> Writer<'db> {
     }
 
     /// The columns that events and sockets of checkpoints have in common.
-    fn cells<'a>(&mut self, event: &'a Event, holders: Option<&'a str>) -> Result<[Cell<'a>; 19]> {
+    fn cells<'a>(&mut self, event: &'a Event, holders: Option<&'a str>) -> Result<[Cell<'a>; 20]> {
         let what = self.what(event)?;
         let owner = self.owner(event)?;
         let local = self.address(event.laddr)?;
@@ -248,6 +247,7 @@ impl<'db> Writer<'db> {
             remote.map_or(Cell::Null, Cell::Int),
             int(event.rport),
             int(event.sock),
+            int(event.inode),
             int(event.latency_us),
             int(event.duration_us),
             int(event.rx_bytes),

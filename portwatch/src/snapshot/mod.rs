@@ -241,7 +241,6 @@ impl Join {
             since: None,
             recv_queue: Some(socket.recv_queue),
             send_queue: socket.send_queue,
-            inode: socket.inode,
             v6only: socket.v6only,
         }
     }

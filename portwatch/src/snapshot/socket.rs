@@ -66,6 +66,7 @@ impl Socket {
         (event.laddr, event.lport) = (Some(self.local.0), Some(self.local.1));
         (event.raddr, event.rport) = self.remote.unzip();
         event.sock = self.sock;
+        event.inode = self.inode;
         event.netns = self.netns;
         event.uid = self.inode.map(|_| self.uid);
         if self.state == State::Listen {

@@ -84,7 +84,7 @@ impl Compact {
             ts: event.ts,
             since: None.into(),
             sock: event.sock.into(),
-            inode: None.into(),
+            inode: event.inode.into(),
             latency_us: event.latency_us.into(),
             rx_bytes: event.rx_bytes.into(),
             tx_bytes: event.tx_bytes.into(),
@@ -129,7 +129,7 @@ impl Compact {
 
     /// Takes over from a snapshot what no event tells.
     pub fn refresh(&mut self, row: &Row, holders: Option<Holders>) {
-        self.inode = row.inode.into();
+        self.inode = row.event.inode.into();
         self.device = row.device;
         self.v6only = row.v6only;
         self.recv_queue = row.recv_queue.into();
@@ -170,6 +170,7 @@ impl Compact {
         event.raddr = self.raddr;
         event.rport = self.rport;
         event.sock = self.sock.get();
+        event.inode = self.inode.get();
         event.netns = self.netns.get();
         event.pid = self.pid.get();
         event.tid = self.tid.get();
@@ -199,7 +200,6 @@ impl Compact {
             since: self.since.get(),
             recv_queue: self.recv_queue.get(),
             send_queue: self.send_queue.get(),
-            inode: self.inode.get(),
             v6only: self.v6only,
         }
     }
@@ -227,7 +227,6 @@ mod tests {
                 since: since.map(u64::from),
                 recv_queue: queue.map(u32::from),
                 send_queue: queue.map(u32::from),
-                inode: since.map(u64::from),
                 v6only: Some(true),
             };
             let holders = event.holders.take().map(Holders::from);

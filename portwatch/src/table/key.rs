@@ -1,10 +1,12 @@
 //! What a socket is known by in the table.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 
 use crate::event::{Event, Proto};
 
-/// A socket's cookie. Where there is none, a hash of its addresses, which no cookie can be taken for.
+/// A socket's cookie. Where there is none, a hash of its inode's number or of its addresses, which no cookie
+/// can be taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub(super) u64);
 
@@ -12,6 +14,9 @@ impl Key {
     pub(super) const FIRST: Self = Self(0);
     pub(super) const LAST: Self = Self(u64::MAX);
 }
+
+/// The other end, where there is one.
+type Remote = (Option<IpAddr>, Option<u16>);
 
 /// Set in hashes: cookies count up from 1 and never get there. Those that count down from the
 /// highest number are shown there without it.
@@ -29,11 +34,11 @@ impl Keys {
                 self.of_addresses(event)
             }
             Some(cookie) => Key(cookie & !HASH),
-            None => self.of_addresses(event),
+            None => self.without_cookie(event, (event.raddr, event.rport)),
         }
     }
 
-    /// The key that the socket would have without a cookie.
+    /// The key that the socket would have if nothing but its addresses were known.
     pub fn of_addresses(&self, event: &Event) -> Key {
         self.hash(event, (event.raddr, event.rport))
     }
@@ -42,11 +47,25 @@ impl Keys {
     pub fn of_unconnected(&self, event: &Event) -> Key {
         match event.sock {
             Some(cookie) => Key(cookie & !HASH),
-            None => self.hash(event, (None, None)),
+            None => self.without_cookie(event, (None, None)),
         }
     }
 
-    fn hash(&self, event: &Event, remote: (Option<std::net::IpAddr>, Option<u16>)) -> Key {
+    /// Several may be at one address, so the inode says which it is. Not of a tcp connection, which has its
+    /// addresses to itself, and no inode before it is accepted; nor of mptcp, where a snapshot may lack a cookie
+    /// that events tell.
+    fn without_cookie(&self, event: &Event, remote: Remote) -> Key {
+        let by_inode = match event.proto {
+            Some(Proto::Tcp) => remote.1.is_none(),
+            proto => proto != Some(Proto::Mptcp),
+        };
+        match event.inode.filter(|_| by_inode) {
+            Some(inode) => Key(HASH | self.0.hash_one(inode)),
+            None => self.hash(event, remote),
+        }
+    }
+
+    fn hash(&self, event: &Event, remote: Remote) -> Key {
         let socket = (event.netns, event.proto, event.laddr, event.lport, remote);
         Key(HASH | self.0.hash_one(socket))
     }

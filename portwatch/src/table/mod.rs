@@ -343,8 +343,10 @@ impl Table {
     fn put(&mut self, key: Key, mut socket: Compact, bound: bool) {
         if let Some(before) = self.take(key).map(|open| open.socket) {
             socket.holders = before.holders;
-            socket.inode = before.inode;
             socket.device = before.device;
+            if socket.inode.get().is_none() {
+                socket.inode = before.inode;
+            }
             if socket.pid.get().is_none() {
                 socket.pid = before.pid;
                 socket.tid = before.tid;

@@ -82,14 +82,14 @@ impl World {
 
     fn make(&mut self, kind: Kind, state: State, lport: u16, rport: Option<u16>) -> u64 {
         self.cookie += 1;
-        let event = event(kind, self.now, self.cookie, lport, rport);
+        let mut event = event(kind, self.now, self.cookie, lport, rport);
+        event.inode = Some(self.cookie + 1_000);
         let row = Row {
             event,
             state,
             since: None,
             recv_queue: Some(0),
             send_queue: Some(0),
-            inode: Some(self.cookie + 1_000),
             device: None,
             v6only: None,
         };
@@ -128,14 +128,14 @@ impl World {
                     let cookie = self.make(Kind::Accept, State::Estab, port, Some(9));
                     let socket = self.sockets.get_mut(&cookie).unwrap();
                     socket.held = false;
-                    socket.row.inode = None;
+                    socket.row.event.inode = None;
                 }
             }
             Step::Accept(n) => {
                 if let Some(cookie) = self.choose(n, |s| !s.held && s.row.state == State::Estab) {
                     let socket = self.sockets.get_mut(&cookie).unwrap();
                     socket.held = true;
-                    socket.row.inode = Some(cookie + 1_000);
+                    socket.row.event.inode = Some(cookie + 1_000);
                     self.tell(Kind::Accept, cookie);
                 }
             }
@@ -150,7 +150,7 @@ impl World {
                     let socket = self.sockets.get_mut(&cookie).unwrap();
                     if time_wait && socket.row.state == State::Estab {
                         socket.row.state = State::TimeWait;
-                        socket.row.inode = None;
+                        socket.row.event.inode = None;
                         socket.held = false;
                     } else {
                         self.sockets.remove(&cookie);
@@ -198,12 +198,14 @@ impl World {
 /// A row of this event's socket, as a snapshot has it.
 pub fn row(event: Event, state: State, inode: u64) -> Row {
     Row {
-        event,
+        event: Event {
+            inode: Some(inode),
+            ..event
+        },
         state,
         since: None,
         recv_queue: None,
         send_queue: None,
-        inode: Some(inode),
         device: None,
         v6only: None,
     }

@@ -281,7 +281,7 @@ fn unnamed_last(rows: impl IntoIterator<Item = Row>) -> impl Iterator<Item = Row
 /// accepted yet, of what is left of them after their end (TIME-WAIT, or a socket of tcp that is only bound),
 /// and of sockets of other protocols.
 fn owed(row: &Row) -> bool {
-    let held = row.inode.is_some_and(|inode| inode != 0);
+    let held = row.event.inode.is_some_and(|inode| inode != 0);
     let proto = matches!(
         row.event.proto,
         Some(Proto::Tcp | Proto::Udp | Proto::Mptcp)

@@ -132,6 +132,42 @@ fn without_cookies_sockets_are_known_by_their_addresses() {
 }
 
 #[test]
+fn without_cookies_those_that_share_an_address_are_known_by_their_inodes() {
+    for proto in [Proto::Tcp, Proto::Udp] {
+        let (kind, state) = match proto {
+            Proto::Tcp => (Kind::Listen, State::Listen),
+            _ => (Kind::Bind, State::Unconn),
+        };
+        let member = |kind, inode| Event {
+            sock: None,
+            inode: Some(inode),
+            proto: Some(proto),
+            ..event(kind, 1, 0, 80, None)
+        };
+        let snapshot = |inodes: &[u64]| -> Vec<Row> {
+            (inodes.iter().rev())
+                .map(|&inode| row(member(kind, inode), state, inode))
+                .collect()
+        };
+        let mut table = table(&[]);
+        table.watch();
+        table.apply(&member(kind, 13));
+        table.seed(snapshot(&[11, 12, 13]));
+        table.apply(&member(kind, 14));
+        table.apply(&member(Kind::Close, 12));
+        for _ in 0..2 {
+            table.watch();
+            let rows = snapshot(&[11, 13, 14]);
+            assert_eq!(table.reconcile(rows, &scope(&[]), 2), []);
+        }
+        let open = table.iter().filter(|sight| sight.end.is_none());
+        let mut inodes: Vec<_> = open.map(|x| x.socket.inode.get()).collect();
+        inodes.sort_unstable();
+        assert_eq!(inodes, [Some(11), Some(13), Some(14)]);
+    }
+}
+
+#[test]
 fn a_cookie_that_came_later_is_no_other_socket() {
     let unnamed = Event {
         sock: None,

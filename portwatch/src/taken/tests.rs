@@ -205,7 +205,6 @@ fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
         since: None,
         recv_queue: None,
         send_queue: None,
-        inode: None,
         device: None,
         v6only: None,
     };

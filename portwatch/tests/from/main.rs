@@ -82,6 +82,7 @@ fn before() -> Kept {
     let mut listen = event(0, Kind::Listen, 9, 22, None);
     listen.origin = Origin::Seed;
     listen.comm = Some(Comm::from("sshd"));
+    listen.inode = Some(77);
     Kept {
         row: Row {
             event: listen,
@@ -89,7 +90,6 @@ fn before() -> Kept {
             since: None,
             recv_queue: Some(0),
             send_queue: Some(128),
-            inode: Some(77),
             device: None,
             v6only: None,
         },

@@ -148,6 +148,25 @@ fn tables_that_vanish_for_a_moment_end_neither_sockets_nor_the_trace() {
 }
 
 #[test]
+fn those_that_share_an_address_are_one_row_also_after_a_while() {
+    let mut tables = Tables::with(&["list", "-d", "1h"]);
+    // which of them were there before the first snapshot does not matter
+    let member = |inode| {
+        LISTENER
+            .replace("00000000:00000000", "00000000:00000002")
+            .replace("4242", inode)
+    };
+    let members = ["4242", "4244", "4245"].map(member);
+    tables.write(&format!("{HEADING}{}", members.concat()));
+    std::thread::sleep(Duration::from_millis(300));
+    crate::send(&tables.polling.child, libc::SIGTERM);
+    let row = tables.polling.next();
+    assert_eq!(row["recv_queue"], 6, "{row}");
+    assert_eq!(row.get("inode"), None);
+    assert_eq!(tables.end().0, "");
+}
+
+#[test]
 fn a_table_after_a_while_says_which_tables_broke_meanwhile() {
     for vanish in [false, true] {
         let mut tables = Tables::with(&["list", "-d", "1h"]);

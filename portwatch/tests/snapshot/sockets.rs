@@ -55,7 +55,7 @@ pub fn as_they_are() {
         let check = |row: &Row, kind: Kind, state: State, inode: u64| {
             let event = &row.event;
             assert_eq!(
-                (event.kind, row.state, row.inode),
+                (event.kind, row.state, row.event.inode),
                 (kind, state, Some(inode))
             );
             assert_eq!(event.origin, Origin::Seed);
@@ -121,7 +121,7 @@ pub fn queue() {
         assert_eq!(row(&all, port, None).recv_queue, Some(1));
         let waiting = row(&all, port, Some(client.local_addr().unwrap().port()));
         assert_eq!(
-            (waiting.inode, waiting.event.pid, waiting.event.uid),
+            (waiting.event.inode, waiting.event.pid, waiting.event.uid),
             (None, None, None)
         );
     }
@@ -141,7 +141,7 @@ pub fn time_wait() {
     for options in by_every_means() {
         let all = snapshot(&options);
         let left = row(&all, asking, Some(served));
-        assert_eq!((left.state, left.inode), (State::TimeWait, None));
+        assert_eq!((left.state, left.event.inode), (State::TimeWait, None));
         assert_eq!((left.event.pid, left.event.holders.as_ref()), (None, None));
     }
 }
@@ -196,7 +196,7 @@ pub fn mptcp() {
         (row(&all, port, Some(asking)), State::Estab, inode(&server)),
     ] {
         assert_eq!(row.event.proto, Some(Proto::Mptcp));
-        assert_eq!((row.state, row.inode), (state, Some(inode)));
+        assert_eq!((row.state, row.event.inode), (state, Some(inode)));
         assert_eq!(row.event.pid, Some(std::process::id()));
     }
     let cookie = rustix::net::sockopt::socket_cookie(&listener).unwrap();
@@ -217,7 +217,7 @@ pub fn shared_mptcp() {
     }
     let all = snapshot(&ALL);
     let rows = rows(&all, at.port(), None);
-    let mut found: Vec<u64> = rows.iter().filter_map(|row| row.inode).collect();
+    let mut found: Vec<u64> = rows.iter().filter_map(|row| row.event.inode).collect();
     found.sort_unstable();
     let mut expected: Vec<u64> = sockets.iter().map(inode).collect();
     expected.sort_unstable();

@@ -23,7 +23,6 @@ fn kept(port: u16, sock: u64, state: State) -> Kept {
             since: None,
             recv_queue: None,
             send_queue: None,
-            inode: None,
             device: None,
             v6only: None,
         },

@@ -31,6 +31,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     );
     let owner = (
         of(any::<u64>()),
+        of(any::<u64>()),
         of(any::<u32>()),
         of(any::<u32>()),
         of(any::<u32>()),
@@ -60,7 +61,7 @@ pub fn event() -> impl Strategy<Value = Event> {
     );
     (head, owner, outcome, rest).prop_map(|(head, owner, outcome, rest)| {
         let (ts, seq, kind, origin, proto, family, laddr, lport, raddr, rport) = head;
-        let (sock, netns, pid, tid, ppid, uid, gid, comm, context) = owner;
+        let (sock, inode, netns, pid, tid, ppid, uid, gid, comm, context) = owner;
         let (
             error,
             backlog,
@@ -85,6 +86,7 @@ pub fn event() -> impl Strategy<Value = Event> {
             raddr,
             rport,
             sock,
+            inode,
             netns,
             pid,
             tid,
