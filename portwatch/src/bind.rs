@@ -139,18 +139,18 @@ fn overlap(attempt: &Attempt, row: &Row) -> Option<Overlap> {
     found.min_by_key(|overlap| !overlap.is_certain())
 }
 
-/// Of a socket of IPv6 that has an address of IPv4 only for the kernel. What was bound to an address of
-/// IPv6 is for IPv6 only, whatever its process wants (__inet6_bind), so that has none.
+/// Of a connection of IPv6 that has an address of IPv4 only for the kernel. What was bound to an address of
+/// IPv6 is for IPv6 only, whatever its process wants (__inet6_bind) and, with mptcp, sock_diag says; so that has none.
 fn stand_in(attempt: &Attempt, row: &Row) -> Option<Overlap> {
     let theirs = row.event.laddr.is_some_and(|addr| addr.is_ipv6());
     let connected = row.event.rport.is_some();
-    if attempt.addr != IpAddr::V4(Ipv4Addr::UNSPECIFIED) || !theirs {
+    if attempt.addr != IpAddr::V4(Ipv4Addr::UNSPECIFIED) || !theirs || !connected {
         return None;
     }
     match row.v6only {
+        Some(true) => None,
         Some(false) => Some(Overlap::OurWildcard),
-        None if connected => Some(Overlap::PerhapsOurWildcard),
-        _ => None,
+        None => Some(Overlap::PerhapsOurWildcard),
     }
 }
 
@@ -347,8 +347,15 @@ mod tests {
                 connection("127.0.0.1:80", None),
                 Some(Overlap::OurWildcard),
             ),
-            // what was bound to ::1 is for IPv6 only
-            ("0.0.0.0", Row::server(Proto::Tcp, "[::1]:80", 1, "x"), None),
+            // what was bound to ::1 is for IPv6 only, though sock_diag says otherwise of mptcp
+            (
+                "0.0.0.0",
+                Row {
+                    v6only: Some(false),
+                    ..Row::server(Proto::Mptcp, "[::1]:80", 1, "x")
+                },
+                None,
+            ),
         ] {
             let attempt = Attempt {
                 proto: Proto::Tcp,

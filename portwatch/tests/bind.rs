@@ -270,24 +270,18 @@ fn listeners() {
 }
 
 fn mptcp() {
-    let (socket, port) = match open(
-        Protocol::MPTCP,
-        "127.0.0.1".parse().unwrap(),
-        0,
-        false,
-        true,
-    ) {
-        Ok(socket) => {
-            let port = port_of(&socket);
-            (socket, port)
-        }
-        Err(error) => {
-            eprintln!("NOT RUN: no mptcp on this kernel: {error}");
-            return;
-        }
-    };
-    socket.listen(1).unwrap();
-    check(Protocol::TCP, port, "an mptcp listener");
+    for (addr, v6only) in ADDRS {
+        let socket = match open(Protocol::MPTCP, addr.parse().unwrap(), 0, v6only, true) {
+            Ok(socket) => socket,
+            Err(error) => {
+                eprintln!("NOT RUN: no mptcp on this kernel: {error}");
+                return;
+            }
+        };
+        socket.listen(1).unwrap();
+        let situation = format!("an mptcp listener at {addr}, v6only {v6only}");
+        check(Protocol::TCP, port_of(&socket), &situation);
+    }
 }
 
 fn udp() {
