@@ -54,6 +54,18 @@ impl Refusal {
     }
 }
 
+/// Why no machine's kernel binds to an address with this protocol, on this device.
+pub fn invalid(proto: Proto, addr: IpAddr, device: Option<Device>) -> Option<Refusal> {
+    let IpAddr::V6(addr) = addr else { return None };
+    // __ipv6_addr_needs_scope_id: of a link, and multicast that stays on the interface.
+    let on_interface = match addr.octets() {
+        [0xff, scope, ..] => matches!(scope & 0xf, 1 | 2),
+        _ => addr.is_unicast_link_local(),
+    };
+    let of_tcp = addr.is_multicast() && ports_of(proto) == Proto::Tcp;
+    (of_tcp || on_interface && device.is_none()).then_some(Refusal::Invalid)
+}
+
 /// How two addresses get into each other's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {

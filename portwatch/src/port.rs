@@ -55,6 +55,17 @@ impl Rules {
         unseen: None,
     };
 
+    /// Those of another machine, of which only sockets are known: it has the address and the device.
+    pub fn elsewhere(question: &Question) -> Self {
+        let refusal = |proto| bind::invalid(proto, question.addr?, question.device);
+        Self {
+            refusals: (question.protos.iter())
+                .filter_map(|&proto| Some((proto, refusal(proto)?)))
+                .collect(),
+            ..Self::DEFAULT
+        }
+    }
+
     /// Whether a socket looks like a client that left its port to the kernel: connected from one of its
     /// choice to one that is not.
     pub fn picked(&self, row: &Row) -> bool {

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portwatch::bind::{Attempt, obstacles};
+use portwatch::bind::{Attempt, invalid, obstacles};
 use portwatch::device::Device;
 use portwatch::event::Proto;
 use portwatch::machine::refusal;
@@ -491,12 +491,20 @@ fn multicast() {
         ("ff0e::1", false, true),
         ("ff05::1", false, true),
         // of a link, but of which
+        ("ff01::1", false, false),
         ("ff02::1", false, false),
         ("fe80::1", false, false),
     ] {
         for (proto, succeeds) in [(Protocol::TCP, tcp), (Protocol::UDP, udp)] {
             let (socket, port) = server(proto, "127.0.0.1", false);
             drop(socket);
+            let told = if proto == Protocol::TCP {
+                Proto::Tcp
+            } else {
+                Proto::Udp
+            };
+            let ip = addr.parse().unwrap();
+            assert_eq!(invalid(told, ip, None), refusal(told, ip, None), "{addr}");
             let got = compare(&snapshot(), proto, addr, false, port, "free");
             assert_eq!(got, succeeds, "{addr}");
             if !succeeds {

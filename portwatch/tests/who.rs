@@ -244,6 +244,20 @@ fn wait() {
 
 fn another_proc() {
     let (listener, port, text) = open();
+    for (addr, verdict) in [
+        (
+            "[fe80::2]:29999",
+            "fails with EINVAL: the address means nothing without an interface",
+        ),
+        ("[ff05::1]:29999", "fails with EINVAL: tcp has no multicast"),
+        ("203.0.113.7:29999", "is free: a bind succeeds"),
+    ] {
+        let answer = who(&[addr, "-t", "--proc-root", "/proc"]).output().unwrap();
+        let (_, answer, said) = outcome(answer);
+        assert!(answer.contains(verdict), "{answer}");
+        let told = "the kernel's default settings, if the machine has that address";
+        assert!(said.contains(told), "{said}");
+    }
     let (code, ..) = outcome(who(&[&text, "--interval", "1s"]).output().unwrap());
     assert_eq!(code, Some(2));
     let polling = ["--proc-root", "/proc", "--wait", "--interval", "20ms"];

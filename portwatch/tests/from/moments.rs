@@ -107,6 +107,8 @@ fn who_tells_of_the_moment_and_what_was_before() {
         let other: Value = serde_json::from_str(&prints(target, &made.path, &[])).unwrap();
         assert_eq!(other["history"], Value::Array(vec![]), "{target}");
     }
+    let multicast = prints("who [ff05::1]:8080 -t", &made.path, &[]);
+    assert!(multicast.contains("fails with EINVAL"), "{multicast}");
     let during = prints("who 8080 -t -o json", &made.path, &["--at", "22:13:24"]);
     let during: Value = serde_json::from_str(&during).unwrap();
     let server = &during["protocols"][0]["servers"][0];

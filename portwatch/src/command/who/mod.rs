@@ -35,8 +35,18 @@ const KINDS: &[Kind] = &[Kind::Bind, Kind::Listen, Kind::Connect, Kind::Close];
 const RING_BYTES: u32 = 1 << 20;
 
 /// What a bind is up to on another machine nobody tells.
-const ELSEWHERE_TOLD: &str = "what becomes of a bind is told for a process with privileges and the \
-                              kernel's default settings";
+fn elsewhere_told(question: &Question) -> String {
+    let addr = question.addr.filter(|addr| !addr.is_unspecified());
+    let has = match (addr, question.device) {
+        (None, None) => "",
+        (Some(_), None) => ", if the machine has that address",
+        (None, Some(_)) => ", if the machine has that interface",
+        (Some(_), Some(_)) => ", if the machine has that address on that interface",
+    };
+    format!(
+        "what becomes of a bind is told for a process with privileges and the kernel's default settings{has}"
+    )
+}
 
 /// Answers, and with `--wait` stays until a signal or until nobody reads any more.
 ///
@@ -137,8 +147,8 @@ fn answer(
     let rules = match root {
         None => rules(&question),
         Some(_) => {
-            limits.push(ELSEWHERE_TOLD.to_owned());
-            Rules::DEFAULT
+            limits.push(elsewhere_told(&question));
+            Rules::elsewhere(&question)
         }
     };
     let reports = port::reports(&question, &rules, &rows);

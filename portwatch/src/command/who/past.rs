@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{ELSEWHERE_TOLD, in_the_way, question, with_mptcp};
+use super::{elsewhere_told, in_the_way, question, with_mptcp};
 use crate::cli::{ReportFormat, WhoArgs};
 use crate::command::recorded::Past;
 use crate::port::{self, Rules};
@@ -29,10 +29,10 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
                 && in_the_way(question.addr, event)
         })?;
     let mut limits = past.limits;
-    limits.push(ELSEWHERE_TOLD.to_owned());
+    limits.push(elsewhere_told(&question));
     let rules = Rules {
         unseen: past.unseen,
-        ..Rules::DEFAULT
+        ..Rules::elsewhere(&question)
     };
     let reports = port::reports(&question, &rules, &past.rows);
     let pids = reports.iter().flat_map(|x| &x.servers);
