@@ -25,7 +25,7 @@ pub struct Question {
 }
 
 /// What this machine lets a process bind, as far as it does not depend on sockets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// Ports below need `privileged` (net.ipv4.ip_unprivileged_port_start).
     pub unprivileged_start: u16,
@@ -37,6 +37,8 @@ pub struct Rules {
     pub reserved: Spans<u16>,
     /// Protocols with which the address or the device of the question cannot be bound here.
     pub refusals: Vec<(Proto, Refusal)>,
+    /// Connections of tcp that closed shortly before: nobody tells whether they are in TIME-WAIT.
+    pub closed: Vec<Row>,
     /// Why others may have the port that are not among the rows, and so nothing is known to be free.
     pub unseen: Option<&'static str>,
 }
@@ -52,6 +54,7 @@ impl Rules {
         },
         reserved: Spans(Vec::new()),
         refusals: Vec::new(),
+        closed: Vec::new(),
         unseen: None,
     };
 
@@ -100,13 +103,15 @@ pub struct Bind<'a> {
     /// Needs a privilege that is not there: EACCES before any socket is looked at.
     pub denied: bool,
     pub obstacles: Vec<Obstacle<'a>>,
+    /// Where a connection may have left a TIME-WAIT that is in the way.
+    pub left: Vec<IpAddr>,
 }
 
 impl Bind<'_> {
     /// Name of the error that it gets, or may get with or without SO_REUSEADDR: see [`Bind::only_if`].
     /// `None` when it would succeed.
     pub fn error(&self) -> Option<&'static str> {
-        self.error_if(!self.obstacles.is_empty())
+        self.error_if(!self.obstacles.is_empty() || !self.left.is_empty())
     }
 
     /// What nobody tells of the sockets in the way, in words. The error comes only if one of these is so;
@@ -127,8 +132,14 @@ impl Bind<'_> {
                 }
             }
         });
+        let left = self.left.iter().map(|_| match reuse {
+            false => "a connection closed shortly before is in TIME-WAIT",
+            true => {
+                "a connection closed shortly before is in TIME-WAIT and has not set SO_REUSEADDR"
+            }
+        });
         // One that is in the way for sure is enough.
-        let conditions: Option<Vec<_>> = conditions.collect();
+        let conditions: Option<Vec<_>> = conditions.chain(left.map(Some)).collect();
         unique(conditions.into_iter().flatten())
     }
 
@@ -214,8 +225,10 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
                 v6only: false,
                 netns: question.netns,
             };
+            let left = bind::obstacles(&attempt, &rules.closed).into_iter();
             Bind {
                 attempt,
+                left: unique(left.filter_map(|x| x.row.event.laddr)),
                 refusal: (rules.refusals.iter())
                     .find_map(|&(of, refusal)| (of == proto).then_some(refusal)),
                 denied: question.port < rules.unprivileged_start && !rules.privileged,

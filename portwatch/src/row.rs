@@ -137,6 +137,19 @@ impl Column {
 }
 
 impl Row {
+    /// What may be left of a connection that closed.
+    pub fn time_wait(close: Event) -> Self {
+        Self {
+            event: close,
+            state: State::TimeWait,
+            device: None,
+            since: None,
+            recv_queue: None,
+            send_queue: None,
+            v6only: None,
+        }
+    }
+
     /// Where it comes in the usual order: by port, protocol and address. Servers at one address are
     /// next to each other.
     pub fn place(&self) -> impl Ord + use<> {

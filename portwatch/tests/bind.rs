@@ -223,6 +223,7 @@ fn compare_on(
         refusal: refusal(attempt.proto, addr, attempt.device),
         denied: false,
         obstacles: obstacles(&attempt, rows),
+        left: Vec::new(),
     };
     let truth = |reuse| match open_on(device, proto, addr, port, v6only, reuse) {
         Ok(_) => None,

@@ -42,7 +42,8 @@ connection of IPv6 is for IPv6 only; if it is not, it stops a bind to 0.0.0.0.
 An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless \
 net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast of \
 IPv6 is for udp only, and addresses of a link (fe80::, ff02::) need an interface (EINVAL). With \
---proc-root, and of a session, the address is taken for one that the machine has. Sockets bound \
+--proc-root, and of a session, the address is taken for one that the machine has; what closed in the last \
+two minutes of a session may be in TIME-WAIT. Sockets bound \
 to an interface (SO_BINDTODEVICE) stop binds on the same one and on none.
 
 JSON is one object with these keys; with --wait the events follow, an object a line as from trace:

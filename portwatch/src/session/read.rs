@@ -203,6 +203,38 @@ impl Session {
         Ok(events)
     }
 
+    /// Connections of tcp at this local port that closed in a run from `from` until `to` (nanoseconds since
+    /// the Unix epoch), and may have been in TIME-WAIT afterwards: of those with the same local address one.
+    ///
+    /// # Errors
+    /// As [`Session::last_event`].
+    pub fn lately_closed(
+        &mut self,
+        run: &Recorded,
+        port: u16,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Event>> {
+        let first = self.first_from(from)?.max(run.events.start);
+        let last = self.last_until(to)?.min(run.events.end - 1);
+        // The end that closed first has the TIME-WAIT; polling does not always see which that was.
+        let sql = "SELECT * FROM raw_event WHERE id IN (
+                     SELECT max(e.id) FROM raw_event e JOIN raw_what w ON w.id = e.what
+                     WHERE e.id BETWEEN ? AND ? AND e.kind = 4 AND e.lport = ? AND e.remote IS NOT NULL
+                       AND e.ts BETWEEN ? AND ? AND w.proto IN ('tcp', 'mptcp')
+                       AND ifnull(w.cause, 'local') = 'local'
+                     GROUP BY e.what, e.local) ORDER BY id";
+        let mut dictionaries = Dictionaries::new(&self.db, &mut self.known);
+        let mut statement = dictionaries.db.prepare(sql)?;
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let mut rows = statement.query(params![first, last, port, from, to])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            events.push(dictionaries.event(row, 1)?);
+        }
+        Ok(events)
+    }
+
     /// When those of these processes were started that ran at `ts`, as far as it is known; nanoseconds
     /// since the Unix epoch.
     ///

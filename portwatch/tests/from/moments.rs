@@ -116,6 +116,30 @@ fn who_tells_of_the_moment_and_what_was_before() {
 }
 
 #[test]
+fn a_port_that_a_connection_left_shortly_before_is_not_called_free() {
+    let made = made(None);
+    // The other end closed the first one, and of the second nobody knows who did.
+    for (target, may_fail) in [
+        ("8080", false),
+        ("40000", true),
+        ("0.0.0.0:40000", true),
+        ("127.0.0.2:40000", false),
+    ] {
+        let ask = |format| prints(&format!("who {target} -t -o {format}"), &made.path, &[]);
+        let text = ask("text");
+        let told = match may_fail {
+            true => "may fail with EADDRINUSE unless it and the sockets there set SO_REUSEADDR",
+            false => "is free: a bind succeeds",
+        };
+        assert!(text.contains(told), "{text}");
+        let json: Value = serde_json::from_str(&ask("json")).unwrap();
+        let bind = &json["protocols"][0]["binds"][0];
+        assert_eq!(bind.get("error").is_some(), may_fail, "{bind}");
+        assert_eq!(bind.get("error_if").is_some(), may_fail, "{bind}");
+    }
+}
+
+#[test]
 fn of_a_command_nothing_is_known_to_be_free() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.db");

@@ -10,12 +10,13 @@ use crate::cli::MomentArgs;
 use crate::command::list::style;
 use crate::command::say;
 use crate::row::Row;
-use crate::session::Session;
+use crate::session::{Recorded, Session};
 use crate::table::Limits;
 use crate::view::rows::Style;
 
 pub struct Past {
     pub session: Session,
+    pub run: Recorded,
     /// Nanoseconds since the Unix epoch.
     pub ts: u64,
     pub rows: Vec<Row>,
@@ -54,6 +55,7 @@ impl Past {
         Ok(Self {
             netns: home(part.run.run.netns, &rows),
             session,
+            run: part.run,
             ts,
             rows,
             limits,

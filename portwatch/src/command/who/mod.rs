@@ -207,6 +207,7 @@ fn rules(question: &Question) -> Rules {
         privileged: machine::has_network_capability(CapabilitySet::NET_BIND_SERVICE),
         ephemeral: Span { first, last },
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
+        closed: Vec::new(),
         unseen: None,
         refusals: (question.protos.iter())
             .filter_map(|&proto| Some((proto, machine::refusal(proto, addr, question.device)?)))

@@ -8,8 +8,11 @@ use super::{elsewhere_told, in_the_way, question, with_mptcp};
 use crate::cli::{ReportFormat, WhoArgs};
 use crate::command::recorded::Past;
 use crate::port::{self, Rules};
+use crate::row::Row;
 use crate::view::who::{self, Answer};
 
+/// TIME-WAIT lasts a minute, and may follow as long a FIN-WAIT-2 that is told as the end.
+const TIME_WAIT_NS: u64 = 120_000_000_000;
 /// Most happenings told.
 const HISTORY: usize = 20;
 
@@ -30,7 +33,12 @@ pub fn answer(args: &WhoArgs, path: &Path, out: &mut Vec<u8>) -> Result<Vec<Stri
         })?;
     let mut limits = past.limits;
     limits.push(elsewhere_told(&question));
+    let from = past.ts.saturating_sub(TIME_WAIT_NS);
+    let closed = past
+        .session
+        .lately_closed(&past.run, question.port, from, past.ts)?;
     let rules = Rules {
+        closed: closed.into_iter().map(Row::time_wait).collect(),
         unseen: past.unseen,
         ..Rules::elsewhere(&question)
     };

@@ -89,7 +89,7 @@ impl Answer<'_> {
         let others = report.others.iter();
         let here = others.filter(|row| row.event.netns == self.question.netns);
         let _ = match here.count() {
-            0 if self.rules.unseen.is_some() => {
+            0 if self.rules.unseen.is_some() || words::lately(report) => {
                 writeln!(out, "{place}: nobody is known to have it")
             }
             0 if report.others.is_empty() => writeln!(out, "{place}: free, nobody has it"),
@@ -317,6 +317,7 @@ fn put_bind(out: &mut String, bind: &Bind<'_>) {
     });
     let mut reasons: Vec<String> = reasons.collect();
     reasons.dedup();
+    reasons.extend((!bind.left.is_empty() && !bind.is_taken()).then(|| words::LEFT.to_owned()));
     for (i, reason) in reasons.iter().take(MOST).enumerate() {
         out.push_str(if i == 0 { " (" } else { "; " });
         out.push_str(reason);

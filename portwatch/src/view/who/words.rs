@@ -31,6 +31,10 @@ pub fn verdict(report: &Report<'_>, place: &str, question: &Question, rules: &Ru
     }
     if hard().next().is_none() {
         return match obstacles().next() {
+            None if lately(report) => format!(
+                "a bind to {place} may fail with EADDRINUSE unless it and the sockets there set \
+                 SO_REUSEADDR: nobody has it, but {LEFT}"
+            ),
             None => free(report, question, place),
             Some(_) => left(report, place, rules),
         };
@@ -53,6 +57,11 @@ pub fn verdict(report: &Report<'_>, place: &str, question: &Question, rules: &Ru
     let perhaps = (report.binds.iter())
         .filter(|x| !x.only_if(false).is_empty())
         .map(|x| format!("perhaps on {}", text(x.attempt.addr)));
+    let left = unique(report.binds.iter().flat_map(|x| x.left.iter().copied()));
+    let left = left
+        .into_iter()
+        .filter(|&addr| !taken.iter().any(|x| x.0 == addr));
+    let perhaps = perhaps.chain(left.map(|addr| format!("perhaps on {}", text(addr))));
     let soft: Vec<String> = soft.chain(perhaps).collect();
     let reuse = match soft.is_empty() {
         true => String::new(),
@@ -79,6 +88,14 @@ pub fn verdict(report: &Report<'_>, place: &str, question: &Question, rules: &Ru
          {rest} succeeds{reuse}",
         taken.join(", "),
     )
+}
+
+/// What a session does not tell.
+pub const LEFT: &str = "connections closed shortly before may be in TIME-WAIT";
+
+/// Whether that is in the way of a bind.
+pub fn lately(report: &Report<'_>) -> bool {
+    report.binds.iter().any(|x| !x.left.is_empty())
 }
 
 /// The same where nobody serves, but sockets are in the way.
