@@ -185,12 +185,15 @@ pub fn read_status(directory: &Path) -> Status {
 /// as in a tree that is not whole, from comm and status. `None` when nothing tells its name.
 fn read_process(root: &Path, pid: u32) -> Option<Process> {
     let directory = root.join(pid.to_string());
-    let Stat { comm, ended, ppid } = read_stat(&directory).or_else(|| {
+    let Stat {
+        comm, ended, ppid, ..
+    } = read_stat(&directory).or_else(|| {
         let status = read_status(&directory);
         Some(Stat {
             comm: read_comm(&directory).or(status.comm)?,
             ended: false,
             ppid: status.ppid.unwrap_or_default(),
+            started: None,
         })
     })?;
     let other = ended.then(|| running_thread(&directory)).flatten();
@@ -216,6 +219,8 @@ struct Stat {
     /// The process, or only its first thread: then what it runs is told by the others.
     ended: bool,
     ppid: u32,
+    /// Clock ticks from the start of the machine to its own.
+    started: Option<u64>,
 }
 
 fn read_stat(directory: &Path) -> Option<Stat> {
@@ -230,6 +235,8 @@ fn read_stat(directory: &Path) -> Option<Stat> {
         comm,
         ended: rest.next() == Some("Z"),
         ppid: rest.next()?.parse().ok()?,
+        // Field 22; the one behind the name is the third.
+        started: rest.nth(17).and_then(|ticks| ticks.parse().ok()),
     })
 }
 
@@ -265,17 +272,30 @@ fn read_cgroup(directory: &Path) -> Option<String> {
 }
 
 /// When a running process was started: nanoseconds since the Unix epoch, as exact as the kernel's
-/// clock ticks.
-pub fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let close = stat.iter().rposition(|&b| b == b')')?;
-    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
-    // Field 22 of proc_pid_stat(5); the one behind the name is the third.
-    let ticks: u64 = rest.split(' ').nth(19)?.parse().ok()?;
+/// clock ticks. With the root of another proc file system as that tells it, which is to the second.
+pub fn started(root: Option<&Path>, pid: u32) -> Option<u64> {
+    let directory = root.unwrap_or(Path::new("/proc")).join(pid.to_string());
+    let ticks = read_stat(&directory)?.started?;
     // SAFETY: sysconf has no preconditions.
     let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
     let boot = u128::from(ticks) * 1_000_000_000 / u128::from(per_second);
-    Some(Clock::new().wall(u64::try_from(boot).ok()?))
+    let boot = u64::try_from(boot).ok()?;
+    match root {
+        None => Some(Clock::new().wall(boot)),
+        Some(root) => boot_time(root)?.checked_add(boot),
+    }
+}
+
+/// When the machine of a proc file system was started, from its stat: nanoseconds since the Unix epoch.
+fn boot_time(root: &Path) -> Option<u64> {
+    let text = file::read(&root.join("stat")).ok()?;
+    let text = std::str::from_utf8(&text).ok()?;
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    seconds
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1_000_000_000)
 }
 
 /// `PROC_PID_INIT_INO`: the namespace of processes whose numbers the kernel itself uses.
@@ -378,5 +398,18 @@ mod tests {
         assert_eq!(machine.cgroup(0), None);
         let last = most + 9;
         assert_eq!(machine.cgroup(last), Some(format!("/docker/{last}")));
+    }
+
+    #[test]
+    fn a_recorded_tree_tells_when_its_processes_were_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("7")).unwrap();
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 1050 1000 100\n";
+        std::fs::write(root.join("7/stat"), stat).unwrap();
+        assert_eq!(started(Some(root), 7), None);
+        std::fs::write(root.join("stat"), "cpu 1 2 3\nbtime 1700000000\n").unwrap();
+        assert_eq!(started(Some(root), 7), Some(1_700_000_010_500_000_000));
+        assert_eq!(started(Some(root), 8), None);
     }
 }

@@ -126,6 +126,7 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
         run: about(&source, home, missing.clone(), command.map(Vec::as_slice)),
         files,
         whole: command.is_none(),
+        proc_root: args.source.proc_root,
         hash_exe: args.hash_exe,
         key,
         print,

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use lru::LruCache;
 
@@ -28,6 +29,8 @@ pub struct End {
 }
 
 pub struct Processes {
+    /// Of the proc file system that they are in; `None`: this machine's.
+    root: Option<PathBuf>,
     /// Nanoseconds since the Unix epoch, by pid.
     started: LruCache<u32, u64>,
     owners: HashSet<u32>,
@@ -37,8 +40,9 @@ pub struct Processes {
 }
 
 impl Processes {
-    pub fn new(hash_exe: bool) -> Self {
+    pub fn new(root: Option<PathBuf>, hash_exe: bool) -> Self {
         Self {
+            root,
             started: LruCache::new(REMEMBERED),
             owners: HashSet::new(),
             ended: LruCache::new(ENDED),
@@ -79,7 +83,7 @@ impl Processes {
     pub fn about(&mut self, pid: Option<u32>, context: &Context) -> About {
         let started = |pid| {
             let told = self.started.get(&pid).copied();
-            told.or_else(|| machine::started(pid))
+            told.or_else(|| machine::started(self.root.as_deref(), pid))
         };
         let started = pid.and_then(started);
         About {
@@ -107,7 +111,7 @@ mod tests {
             at: 9,
             status: Some(0),
         };
-        let mut processes = Processes::new(false);
+        let mut processes = Processes::new(None, false);
         assert!(!processes.ended(end));
         // what it left open
         assert_eq!(processes.owns(&event(Kind::Close)), None);

@@ -45,6 +45,8 @@ pub struct Recorder {
     pub files: Files,
     /// Not only a command: snapshots come, the first of which is what was open before.
     pub whole: bool,
+    /// Of the proc file system that is read; `None`: this machine's.
+    pub proc_root: Option<PathBuf>,
     pub hash_exe: bool,
     /// Signs every batch.
     pub key: Option<Arc<SecretKey>>,
@@ -62,11 +64,12 @@ impl Recorder {
     /// # Errors
     /// When the session cannot be written; what was stored before is whole.
     pub fn record(self, mut file: Open, messages: Receiver<Message>) -> Result<Outcome> {
+        let processes = Processes::new(self.proc_root.clone(), self.hash_exe);
         let mut recording = Recording {
             table: Table::new(Limits::default()),
             // What only a command does begins with nothing.
             seeded: !self.whole,
-            processes: Rc::new(RefCell::new(Processes::new(self.hash_exe))),
+            processes: Rc::new(RefCell::new(processes)),
             clock: Clock::new(),
             accounts: Accounts::default(),
             events: 0,

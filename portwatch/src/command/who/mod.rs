@@ -4,6 +4,7 @@ mod past;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use rustix::thread::CapabilitySet;
@@ -156,10 +157,7 @@ fn answer(
         watch.begin(&reports);
     }
     let answer = Answer {
-        started: match root {
-            None => started(reports.iter().flat_map(|x| &x.servers)),
-            Some(_) => HashMap::new(),
-        },
+        started: started(root, reports.iter().flat_map(|x| &x.servers)),
         question,
         rules,
         reports,
@@ -178,10 +176,10 @@ fn answer(
 }
 
 /// When the owners were started.
-fn started<'a>(rows: impl Iterator<Item = &'a Row>) -> HashMap<u32, u64> {
+fn started<'a>(root: Option<&Path>, rows: impl Iterator<Item = &'a Row>) -> HashMap<u32, u64> {
     let pids: HashSet<u32> = rows.filter_map(|row| row.event.pid).collect();
     (pids.into_iter())
-        .filter_map(|pid| Some((pid, machine::started(pid)?)))
+        .filter_map(|pid| Some((pid, machine::started(root, pid)?)))
         .collect()
 }
 
