@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use crate::event::{Comm, Proto};
 use crate::row::{Row, State};
+use crate::service;
 
 /// A service and the programs that usually offer it, by the names the kernel knows them by (15 bytes
 /// of them).
@@ -161,7 +162,9 @@ pub fn note(row: &Row) -> Option<String> {
         return None;
     }
     if let Some(owner) = owner {
-        return Some(format!("not a usual {} server", owner.service));
+        // As SERVICE has it: https, imaps.
+        let service = service::name(event.proto?, port).unwrap_or(owner.service);
+        return Some(format!("not a usual {service} server"));
     }
     let own = first.filter(|_| listens)?;
     let home: Vec<String> = own.home.iter().map(u16::to_string).collect();
@@ -194,6 +197,12 @@ mod tests {
             ),
             (
                 "0.0.0.0:443",
+                Proto::Tcp,
+                "sshd",
+                Some("not a usual https server"),
+            ),
+            (
+                "0.0.0.0:80",
                 Proto::Tcp,
                 "sshd",
                 Some("not a usual http server"),
