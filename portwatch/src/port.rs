@@ -186,6 +186,8 @@ pub struct Client {
     /// `None` where it is hidden, or nobody has the connection any more.
     pub pid: Option<u32>,
     pub comm: Option<String>,
+    pub uid: Option<u32>,
+    pub user: Option<String>,
     pub netns: Option<u32>,
     pub raddr: IpAddr,
 }
@@ -314,6 +316,8 @@ impl Report<'_> {
             Some(Client {
                 pid: event.pid,
                 comm: event.comm.map(|x| x.text().into_owned()),
+                uid: event.uid,
+                user: event.context.as_ref().and_then(|x| x.user.clone()),
                 netns: event.netns,
                 raddr: event.raddr?,
             })

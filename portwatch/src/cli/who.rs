@@ -56,8 +56,8 @@ JSON is one object with these keys; with --wait the events follow, an object a l
     states     sockets with this local port that do not serve: netns, state,
                count
     peers      addresses at their other end: netns, raddr, count
-    clients    connections from here to this port: netns, pid, comm, raddr,
-               count
+    clients    connections from here to this port: netns, pid, comm, uid, user,
+               raddr, count
     binds      what would become of a bind: laddr, error (absent: it succeeds),
                the same with that option as error_with_reuseaddr, obstacles
                (laddr, device, state, pid, comm, why).

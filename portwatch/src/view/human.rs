@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::device::Device;
-use crate::event::Event;
+use crate::event::{Comm, Event};
 use crate::sanitize;
 
 /// Appends microseconds as `7us`, `1.2ms`, `3.45s`, `2m05s`, `1h02m`, `3d04h`.
@@ -33,6 +33,15 @@ pub fn push_bytes(out: &mut String, bytes: u64) {
         let tenths = (u128::from(bytes) * 10) >> (10 * step);
         write!(out, "{}.{}{}", tenths / 10, tenths % 10, UNITS[step - 1])
     };
+}
+
+/// Appends the name of a process; an empty one so that it is seen, and that columns do not shift.
+pub fn push_comm(out: &mut String, comm: &Comm) {
+    match comm.bytes() {
+        [] => out.push_str("\"\""),
+        // Bytes that are no text are shown too.
+        bytes => sanitize::push(out, bytes),
+    }
 }
 
 /// Appends the container, or the namespace by name or number when it is not `own`; nothing when that goes

@@ -185,10 +185,9 @@ fn put_cell(out: &mut String, time: &mut Local, cell: Cell, event: &Event) {
         Cell::Time => return time.push(out, event.ts),
         Cell::Local => return human::push_endpoint(out, event.laddr, event.lport),
         Cell::Remote => return human::push_endpoint(out, event.raddr, event.rport),
-        // Its bytes, as bytes that are no text are shown too.
         Cell::Field(Field::Comm) => {
             return match &event.comm {
-                Some(comm) => sanitize::push(out, comm.bytes()),
+                Some(comm) => human::push_comm(out, comm),
                 None => out.push('-'),
             };
         }

@@ -222,9 +222,8 @@ impl Text {
                 put_value(out, named);
                 put_others(out, event);
             }
-            // Its bytes, as bytes that are no text are shown too.
             Cell::Column(Column::Event(Field::Comm)) => match &event.comm {
-                Some(comm) => sanitize::push(out, comm.bytes()),
+                Some(comm) => human::push_comm(out, comm),
                 None => out.push('-'),
             },
             Cell::Column(column) => put_value(out, row.value(column)),
@@ -492,6 +491,19 @@ mod tests {
                 udp   127.0.0.53:53      512 systemd-resolve 0    -         0 -
                 tcp   [::]:80            812 nginx           0    Oct15 3/128 - +814-816,820,log\x1b[2J:900-901
                 tcp   127.0.0.1:2222 4194304 sshd            0    -     0/128 - !ssh on an unusual port (usually 22)
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_process_without_a_name_has_its_column() {
+        check(
+            Layout::Servers,
+            &[Row::server(Proto::Tcp, "0.0.0.0:9", 7, "")],
+            |_| {},
+            expect![[r#"
+                PROTO LOCAL     PID COMM USER QUEUE SERVICE
+                tcp   0.0.0.0:9   7 ""   root 0/128 discard
             "#]],
         );
     }

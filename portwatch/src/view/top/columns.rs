@@ -165,7 +165,7 @@ impl Column {
             Column::Pid => put_number(&mut out, event.pid),
             Column::Comm => {
                 if let Some(comm) = &event.comm {
-                    sanitize::push(&mut out, comm.bytes());
+                    human::push_comm(&mut out, comm);
                 }
                 if *others > 0 {
                     let mark = format!(" +{others}");

@@ -47,12 +47,14 @@ impl Answer<'_> {
             let Client {
                 pid,
                 comm,
+                uid,
+                user,
                 netns,
                 raddr,
             } = client;
             let raddr = raddr.to_string();
             present(
-                json!({"netns": netns, "pid": pid, "comm": comm, "raddr": raddr, "count": count}),
+                json!({"netns": netns, "pid": pid, "comm": comm, "uid": uid, "user": user, "raddr": raddr, "count": count}),
             )
         });
         // Where others may have it unseen, no bind is known to succeed.

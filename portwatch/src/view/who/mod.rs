@@ -234,15 +234,16 @@ fn put_connections(out: &mut String, report: &Report<'_>, style: &Style) {
     let mut clients = report.clients();
     clients.sort_by_key(|(client, _)| client.netns != style.netns);
     let clients = clients.into_iter().map(|(client, count)| {
-        let comm = client.comm.unwrap_or_else(|| "?".to_owned());
-        let comm = sanitize::string(&comm);
-        let pid = client.pid.map_or(String::new(), |pid| format!("({pid})"));
+        let who = match (client.comm, client.pid) {
+            (Some(comm), Some(pid)) => format!("{}({pid})", sanitize::string(&comm)),
+            _ => words::somebody(client.user.as_deref(), client.uid),
+        };
         let times = match count {
             1 => String::new(),
             many => format!(" x{many}"),
         };
         let place = elsewhere(client.netns, style);
-        format!("{comm}{pid} to {}{times}{place}", words::text(client.raddr))
+        format!("{who} to {}{times}{place}", words::text(client.raddr))
     });
     put_list(out, "clients here", clients.collect());
 }

@@ -246,7 +246,12 @@ pub fn holder(row: &Row) -> String {
         return format!("{} (pid {pid})", sanitize::text(comm.bytes()));
     }
     let user = event.context.as_ref().and_then(|x| x.user.as_deref());
-    match (user, event.uid) {
+    somebody(user, event.uid)
+}
+
+/// Whoever has a socket whose process nobody tells.
+pub fn somebody(user: Option<&str>, uid: Option<u32>) -> String {
+    match (user, uid) {
         (Some(user), _) => format!("a process of user {}", sanitize::string(user)),
         (None, Some(uid)) => format!("a process of user {uid}"),
         (None, None) => "the kernel".to_owned(),

@@ -149,6 +149,8 @@ fn clients_of_other_namespaces_are_told_with_theirs_and_come_last() {
     let mut elsewhere = client("127.0.0.1:4001", "127.0.0.1:8080");
     elsewhere.event.netns = Some(3);
     let here = client("127.0.0.1:4000", "127.0.0.1:8080");
+    let mut hidden = here.clone();
+    (hidden.event.pid, hidden.event.comm) = (None, None);
     let question = Question {
         protos: vec![Proto::Tcp],
         ..question(None)
@@ -156,10 +158,10 @@ fn clients_of_other_namespaces_are_told_with_theirs_and_come_last() {
     check(
         question,
         Rules::DEFAULT,
-        &[elsewhere.clone(), elsewhere, here],
+        &[elsewhere.clone(), elsewhere, here, hidden],
         expect![[r#"
             8080/tcp: free, nobody has it
-              clients here curl(99) to 127.0.0.1, curl(99) to 127.0.0.1 x2 in another network namespace (blue)
+              clients here a process of user root to 127.0.0.1, curl(99) to 127.0.0.1, curl(99) to 127.0.0.1 x2 in another network namespace (blue)
             verdict: 8080/tcp is free: a bind succeeds
         "#]],
     );
