@@ -54,14 +54,16 @@ fn a_moment_is_not_moved_into_a_recording() {
     let path = folder.path().join("s.db");
     let db = session::create(&path).unwrap();
     let mut writer = Writer::new(&db, about()).unwrap();
-    writer.begin(&run(START + 337_000_000)).unwrap();
+    writer.begin(&run(START + 337_912_345)).unwrap();
     writer.commit(None).unwrap();
     drop(writer);
     drop(db);
     let at = |at: &str| outcome("list", &path, &["--at", at]);
-    let (code, _, stderr) = at("22:13:20");
-    assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("as of 2023-11-14 22:13:20.337"), "{stderr}");
+    for begins in ["22:13:20", "22:13:20.337"] {
+        let (code, _, stderr) = at(begins);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.contains("as of 2023-11-14 22:13:20.337"), "{stderr}");
+    }
     for outside in ["22:13:20.1", "22:13:21", "22:13:19"] {
         let (code, _, stderr) = at(outside);
         assert_eq!(code, Some(2), "{stderr}");

@@ -95,10 +95,12 @@ impl Recording {
             None => of_last().context("no recording")?,
             Some(at) => {
                 let ts = self.nearest(at);
-                // The second in which it began may be written without its fraction.
+                // Its beginning may be written in whole seconds, or as it is shown, in milliseconds.
                 let covers = |part: &&Part| {
+                    let begins = |unit: u64| ts == part.began - part.began % unit;
                     (part.began..=part.ended).contains(&ts)
-                        || ts == part.began - part.began % 1_000_000_000
+                        || begins(1_000_000_000)
+                        || begins(1_000_000)
                 };
                 let part = self.runs.iter().rev().find(covers);
                 (part.ok_or_else(|| self.outside(ts))?, ts)
