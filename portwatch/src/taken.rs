@@ -177,13 +177,22 @@ impl Taken {
 
     /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, each process
     /// and socket once, but a process only once for all its connections; then those who left it in the last
-    /// minute and have it no more.
-    pub fn tell(&self, event: &mut Event) {
+    /// minute and have it no more. Not its own socket, which may have the port by now, nor those that `later` events
+    /// tell to have come since.
+    pub fn tell(&self, event: &mut Event, later: &[Event]) {
         let Some(port) = port(event).filter(|_| found_taken(event)) else {
             return;
         };
-        let binders = || self.binders.get(&port).into_iter().flatten();
-        let seen = || self.seen.get(&port).into_iter().flatten();
+        let own = |sock: Option<u64>| sock.is_some() && sock == event.sock;
+        let younger = self.younger(event, later);
+        let binders = || {
+            let binders = self.binders.get(&port).into_iter().flatten();
+            binders.filter(|x| !own(x.peer.sock))
+        };
+        let seen = || {
+            let seen = self.seen.get(&port).into_iter().flatten();
+            seen.filter(|x| !own(x.sock) && !younger.iter().any(|event| x.is_of(event)))
+        };
         // IPv4 may have the same port.
         let ipv4 = match event.laddr {
             Some(addr) => addr.is_ipv4(),
@@ -230,6 +239,32 @@ impl Taken {
             event.holders = Some(holders);
         }
     }
+
+    /// Which of the later events tell of a socket that has the port of this one only since. A snapshot taken
+    /// meanwhile shows it.
+    fn younger<'e>(&self, event: &Event, later: &'e [Event]) -> Vec<&'e Event> {
+        let port = port(event);
+        let younger = later.iter().filter(|x| {
+            matches!(x.kind, Kind::Bind | Kind::Connect | Kind::Accept)
+                && self::port(x) == port
+                && x.error.is_none()
+                && began(x) > event.ts
+                && x.sock.is_some_and(|sock| !self.ports.contains_key(&sock))
+        });
+        younger.collect()
+    }
+}
+
+impl Seen {
+    /// Whether this is the socket of an event on its port.
+    fn is_of(&self, event: &Event) -> bool {
+        match self.sock {
+            Some(_) => self.sock == event.sock,
+            None => {
+                self.laddr == event.laddr && self.holders.iter().any(|x| Some(x.pid) == event.pid)
+            }
+        }
+    }
 }
 
 /// Adds a holder unless it is there with this socket, or at all if `once`.
@@ -242,6 +277,12 @@ fn add(holders: &mut Vec<Peer>, peer: &Peer, once: bool) {
 
 fn found_taken(event: &Event) -> bool {
     event.kind == Kind::Bind && event.has_error(libc::EADDRINUSE)
+}
+
+/// When its socket took the port, at the latest.
+fn began(event: &Event) -> u64 {
+    let latency = event.latency_us.unwrap_or_default();
+    event.ts.saturating_sub(latency.saturating_mul(1000))
 }
 
 /// `None` also of a bind that leaves the port open (IP_BIND_ADDRESS_NO_PORT).

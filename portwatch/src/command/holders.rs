@@ -20,8 +20,8 @@ impl Holders {
         }
     }
 
-    /// To be called with every event, in order.
-    pub fn tell(&mut self, event: &mut Event) {
+    /// To be called with every event, in order, and with those that came after it already.
+    pub fn tell(&mut self, event: &mut Event, later: &[Event]) {
         if !self.wanted {
             return;
         }
@@ -35,6 +35,6 @@ impl Holders {
             let rows = snapshot::rows(&options).ok();
             self.taken.refresh(rows.into_iter().flatten(), event.ts);
         }
-        self.taken.tell(event);
+        self.taken.tell(event, later);
     }
 }

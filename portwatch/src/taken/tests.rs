@@ -22,9 +22,9 @@ fn event(kind: Kind, ts: u64, pid: u32, sock: u64, laddr: &str) -> Event {
 
 /// Pids and sockets of the holders that a failed bind to this address is told.
 fn holders(taken: &Taken, ts: u64, laddr: &str) -> Vec<(u32, Option<u64>)> {
-    let mut failed = event(Kind::Bind, ts, 99, 99, laddr);
+    let mut failed = event(Kind::Bind, ts, 999, 999, laddr);
     failed.error = Some(libc::EADDRINUSE as u16);
-    taken.tell(&mut failed);
+    taken.tell(&mut failed, &[]);
     let holders = failed.holders.unwrap_or_default();
     holders.iter().map(|x| (x.pid, x.sock)).collect()
 }
@@ -111,7 +111,7 @@ fn a_listener_of_ipv6_alone_is_in_the_way_of_ipv6_alone() {
         let mut failed = event(Kind::Bind, SECOND, 99, 99, laddr);
         failed.error = Some(libc::EADDRINUSE as u16);
         failed.family = Some(family);
-        taken.tell(&mut failed);
+        taken.tell(&mut failed, &[]);
         failed.holders.unwrap_or_default().len()
     };
     assert_eq!(told(Family::Ipv4, "127.0.0.1"), 0);
@@ -221,4 +221,31 @@ fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
     assert!(taken.seen.is_empty());
     failed.ts = 3 * SECOND;
     assert!(taken.needs_snapshot(&failed));
+}
+
+#[test]
+fn who_came_after_a_failed_bind_was_not_in_its_way() {
+    let seen = |sock, pid| {
+        let mut row = Row::server(Proto::Tcp, "0.0.0.0:80", pid, "nc");
+        row.event.sock = sock;
+        row.event.holders.as_mut().unwrap()[0].sock = sock;
+        row.event.netns = Some(1);
+        row
+    };
+    let mut failed = event(Kind::Bind, 2 * SECOND, 10, 1, "0.0.0.0");
+    failed.error = Some(libc::EADDRINUSE as u16);
+    let mut connect = event(Kind::Connect, 3 * SECOND, 30, 3, "127.0.0.1");
+    connect.latency_us = Some(2_000_000);
+    let later = [
+        event(Kind::Bind, 3 * SECOND, 20, 2, "0.0.0.0"),
+        event(Kind::Bind, 3 * SECOND, 21, 5, "0.0.0.0"),
+        connect,
+    ];
+    let mut taken = Taken::default();
+    // Of other namespaces a snapshot tells no cookies.
+    let there = [(Some(1), 10), (Some(2), 20), (None, 21), (Some(3), 30)];
+    taken.refresh(there.map(|(sock, pid)| seen(sock, pid)), 2 * SECOND);
+    taken.tell(&mut failed, &later);
+    let told = failed.holders.unwrap();
+    assert_eq!(told.iter().map(|x| x.pid).collect::<Vec<_>>(), [30]);
 }

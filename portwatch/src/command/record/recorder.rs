@@ -225,12 +225,13 @@ impl Recording {
                 self.processes.borrow_mut().started(pid, at);
             }
         }
-        for mut event in events {
+        let mut later = events.into_iter();
+        while let Some(mut event) = later.next() {
             if self.recorder.left == Some(0) {
                 break;
             }
             event.service = service::of(&event);
-            self.recorder.holders.tell(&mut event);
+            self.recorder.holders.tell(&mut event, later.as_slice());
             self.table.apply(&event);
             if event.kind != Kind::Lost {
                 self.recorder.left = self.recorder.left.map(|left| left - 1);

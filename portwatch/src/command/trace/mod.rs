@@ -196,10 +196,11 @@ impl Trace {
 
     /// Shows those of the events that are asked for, and takes them out of the vector.
     fn put(&mut self, events: &mut Vec<Event>) -> Result<()> {
-        for event in events.iter_mut() {
+        let mut later = events.iter_mut();
+        while let Some(event) = later.next() {
             if let Some(holders) = &mut self.holders {
                 event.service = service::of(event);
-                holders.tell(event);
+                holders.tell(event, later.as_slice());
             }
             if self.filter.allows(event.kind) {
                 self.summary.seen(event);

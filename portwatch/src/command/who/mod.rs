@@ -345,8 +345,9 @@ impl Watch {
     }
 
     fn show(&mut self, events: &mut Vec<Event>, output: &mut Output) {
-        for mut event in events.drain(..) {
-            self.holders.tell(&mut event);
+        let mut later = events.drain(..);
+        while let Some(mut event) = later.next() {
+            self.holders.tell(&mut event, later.as_slice());
             if !self.concerns(&event) {
                 continue;
             }
