@@ -37,6 +37,8 @@ pub trait Lookup {
 const REMEMBER_NS: u64 = 60_000_000_000;
 /// Most dead processes remembered.
 const GRAVES: usize = 65_536;
+/// The first process, whose number is never another's.
+const INIT: u32 = 1;
 /// Longest line of ancestors told.
 const ANCESTORS: usize = 32;
 
@@ -53,6 +55,10 @@ pub struct Processes {
 #[derive(Default)]
 struct Entry {
     process: Process,
+    /// By which it is told from others that have its number; 0 where no record told.
+    born: u64,
+    /// The same of its parent.
+    parent_born: u64,
     died: Option<u64>,
     context: Option<Remembered>,
 }
@@ -75,23 +81,23 @@ impl Processes {
         });
     }
 
-    /// `comm`: the name of the parent, which it may have given itself since it was last heard of.
-    pub fn fork(&mut self, parent: u32, child: u32, comm: Comm, lookup: &mut impl Lookup) {
+    /// A process was born at `ts`. `comm`: the name of the parent, which it may have given itself since it was last
+    /// heard of.
+    pub fn fork(&mut self, parent: u32, child: u32, comm: Comm, ts: u64, lookup: &mut impl Lookup) {
         self.rename(parent, comm);
-        let process = match self.entry(parent, lookup) {
-            Some(entry) => Process {
-                ppid: parent,
-                ..entry.process.clone()
-            },
-            None => Process {
-                ppid: parent,
-                ..Process::default()
-            },
+        let (process, parent_born) = match self.entry(parent, lookup) {
+            Some(entry) => (entry.process.clone(), entry.born),
+            None => Default::default(),
         };
         self.known.insert(
             child,
             Entry {
-                process,
+                process: Process {
+                    ppid: parent,
+                    ..process
+                },
+                born: ts,
+                parent_born,
                 ..Entry::default()
             },
         );
@@ -106,19 +112,24 @@ impl Processes {
         }
     }
 
-    pub fn exec(&mut self, pid: u32, mut process: Process) {
+    /// A process runs another program since `ts`.
+    pub fn exec(&mut self, pid: u32, mut process: Process, ts: u64) {
         self.generation += 1;
+        let parent_born = (self.known.get(&process.ppid)).map_or(0, |parent| parent.born);
+        let before = self.known.remove(&pid);
+        let born = (before.as_ref().filter(|before| before.died.is_none())).map_or(ts, |x| x.born);
         // Version 1 says that of whoever is about to end.
         if process.cgroup.as_deref().is_none_or(|path| path == "/") {
             // Another program in the same place.
-            let before = self.known.get(&pid);
-            let before = before.and_then(|entry| entry.process.cgroup.clone());
+            let before = before.and_then(|before| before.process.cgroup);
             process.cgroup = before.or(process.cgroup);
         }
         self.known.insert(
             pid,
             Entry {
                 process,
+                born,
+                parent_born,
                 ..Entry::default()
             },
         );
@@ -214,9 +225,42 @@ impl Processes {
                 comm: entry.process.comm.text().into_owned(),
                 sock: None,
             });
-            pid = entry.process.ppid;
+            pid = self.parent(pid, lookup);
         }
         parents
+    }
+
+    /// The parent of a known process, or the last one that it had; 0 when that is not known.
+    fn parent(&mut self, pid: u32, lookup: &mut impl Lookup) -> u32 {
+        let Some(entry) = self.known.get(&pid) else {
+            return 0;
+        };
+        let (ppid, parent_born, died) = (entry.process.ppid, entry.parent_born, entry.died);
+        // That of them which never ends needs no proof.
+        if ppid <= INIT {
+            return ppid;
+        }
+        let outlived = |parent: &Entry| match (parent.died, died) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(parent), Some(child)) => child <= parent,
+        };
+        if (self.entry(ppid, lookup))
+            .is_some_and(|parent| parent.born == parent_born && outlived(parent))
+        {
+            return ppid;
+        }
+        // It was given another one when that one ended.
+        let now = (died.is_none().then(|| lookup.process(pid)).flatten()).map_or(0, |x| x.ppid);
+        let parent = self.entry(now, lookup).filter(|x| x.died.is_none());
+        let Some(born) = parent.map(|parent| parent.born) else {
+            return 0;
+        };
+        if let Some(entry) = self.known.get_mut(&pid) {
+            entry.process.ppid = now;
+            entry.parent_born = born;
+        }
+        now
     }
 
     fn entry(&mut self, pid: u32, lookup: &mut impl Lookup) -> Option<&Entry> {
@@ -265,6 +309,17 @@ mod tests {
         }
     }
 
+    /// Numbers of the ancestors that are told of a process.
+    fn ancestors(
+        processes: &mut Processes,
+        tgid: u32,
+        ppid: u32,
+        lookup: &mut impl Lookup,
+    ) -> Vec<u32> {
+        let context = processes.context(&owner(tgid, ppid), lookup);
+        context.parents.iter().flatten().map(|x| x.pid).collect()
+    }
+
     fn owner(tgid: u32, ppid: u32) -> Owner {
         Owner {
             tgid,
@@ -277,9 +332,9 @@ mod tests {
     #[test]
     fn a_process_is_known_after_its_end_until_its_number_is_taken() {
         let mut processes = Processes::default();
-        processes.exec(10, program(1, "sh"));
-        processes.fork(10, 20, "sh".into(), &mut Machine);
-        processes.exec(20, program(10, "nc"));
+        processes.exec(10, program(1, "sh"), 0);
+        processes.fork(10, 20, "sh".into(), 0, &mut Machine);
+        processes.exec(20, program(10, "nc"), 0);
         processes.exit(20, 5);
         let context = processes.context(&owner(20, 10), &mut Machine);
         assert_eq!(context.exe.as_deref(), Some("/bin/nc"));
@@ -292,7 +347,7 @@ mod tests {
             .map(|p| p.comm.as_str())
             .collect();
         assert_eq!(names, ["sh", "init"]);
-        processes.fork(10, 20, "sh".into(), &mut Machine);
+        processes.fork(10, 20, "sh".into(), 0, &mut Machine);
         assert_eq!(
             processes
                 .context(&owner(20, 10), &mut Machine)
@@ -305,15 +360,15 @@ mod tests {
     #[test]
     fn a_parent_has_the_name_that_it_had_when_it_forked() {
         let mut processes = Processes::default();
-        processes.exec(10, program(1, "python"));
-        processes.fork(10, 20, "python".into(), &mut Machine);
+        processes.exec(10, program(1, "python"), 0);
+        processes.fork(10, 20, "python".into(), 0, &mut Machine);
         let names = |processes: &mut Processes, pid| -> Vec<String> {
             let context = processes.context(&owner(pid, 10), &mut Machine);
             let parents = context.parents.iter().flatten();
             parents.map(|parent| parent.comm.clone()).collect()
         };
         assert_eq!(names(&mut processes, 20), ["python", "init"]);
-        processes.fork(10, 21, "worker".into(), &mut Machine);
+        processes.fork(10, 21, "worker".into(), 0, &mut Machine);
         for pid in [20, 21] {
             assert_eq!(names(&mut processes, pid), ["worker", "init"]);
         }
@@ -326,14 +381,14 @@ mod tests {
             cgroup: Some(cgroup.to_owned()),
             ..program(1, "sh")
         };
-        processes.exec(10, program("/docker/1"));
-        processes.exec(10, program("/"));
+        processes.exec(10, program("/docker/1"), 0);
+        processes.exec(10, program("/"), 0);
         let known = |processes: &mut Processes, pid| {
             let process = processes.get(pid, &mut Machine);
             process.and_then(|process| process.cgroup.clone())
         };
         assert_eq!(known(&mut processes, 10).as_deref(), Some("/docker/1"));
-        processes.exec(11, program("/"));
+        processes.exec(11, program("/"), 0);
         assert_eq!(known(&mut processes, 11).as_deref(), Some("/"));
     }
 
@@ -346,7 +401,7 @@ mod tests {
                 cgroup: cgroup.clone(),
                 ..program(1, "sh")
             };
-            processes.exec(pid, process);
+            processes.exec(pid, process, 0);
         }
         let mut told = |pid, cgroup| {
             let owner = Owner {
@@ -370,15 +425,15 @@ mod tests {
     #[test]
     fn a_context_is_shared_until_something_in_it_changes() {
         let mut processes = Processes::default();
-        processes.exec(10, program(1, "sh"));
+        processes.exec(10, program(1, "sh"), 0);
         let first = processes.context(&owner(10, 1), &mut Machine);
         assert!(Arc::ptr_eq(
             &first,
             &processes.context(&owner(10, 1), &mut Machine)
         ));
         // others come and go
-        processes.fork(10, 20, "sh".into(), &mut Machine);
-        processes.exec(20, program(10, "nc"));
+        processes.fork(10, 20, "sh".into(), 0, &mut Machine);
+        processes.exec(20, program(10, "nc"), 0);
         processes.exit(20, 1);
         assert!(Arc::ptr_eq(
             &first,
@@ -389,7 +444,7 @@ mod tests {
             ..owner(10, 1)
         };
         assert_eq!(processes.context(&nobody, &mut Machine).user, None);
-        processes.exec(10, program(1, "cat"));
+        processes.exec(10, program(1, "cat"), 0);
         assert_eq!(
             processes
                 .context(&owner(10, 1), &mut Machine)
@@ -403,23 +458,91 @@ mod tests {
     fn the_dead_are_forgotten_but_not_those_who_took_their_numbers() {
         let mut processes = Processes::default();
         for pid in [10, 11] {
-            processes.exec(pid, program(1, "sh"));
+            processes.exec(pid, program(1, "sh"), 0);
             processes.exit(pid, 0);
         }
-        processes.exec(11, program(1, "cat"));
+        processes.exec(11, program(1, "cat"), 0);
         processes.exit(99, REMEMBER_NS + 1);
-        processes.exec(12, program(1, "sh"));
+        processes.exec(12, program(1, "sh"), 0);
         processes.exit(12, REMEMBER_NS + 2);
         assert!(!processes.known.contains_key(&10));
         assert!(processes.known.contains_key(&11));
         assert!(processes.known.contains_key(&12));
     }
 
+    /// A machine where process 20 has this parent now.
+    struct Orphan(u32);
+
+    impl Lookup for Orphan {
+        fn process(&mut self, pid: u32) -> Option<Process> {
+            match pid {
+                20 => Some(program(self.0, "b")),
+                _ => Machine.process(pid),
+            }
+        }
+        fn cgroup(&mut self, _: u64) -> Option<String> {
+            None
+        }
+        fn cgroup_now(&mut self, _: u32) -> Option<String> {
+            None
+        }
+        fn user(&mut self, _: u32) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn who_ended_before_is_no_ancestor_nor_is_who_took_its_number() {
+        // 5 begot 10, that 20, that 30
+        let line = || {
+            let mut processes = Processes::default();
+            processes.seed(5, program(1, "reaper"));
+            processes.fork(5, 10, "reaper".into(), 1, &mut Machine);
+            processes.fork(10, 20, "reaper".into(), 2, &mut Machine);
+            processes
+        };
+        let mut processes = line();
+        assert_eq!(
+            ancestors(&mut processes, 30, 20, &mut Machine),
+            [20, 10, 5, 1]
+        );
+        processes.exit(10, 3);
+        processes.fork(20, 30, "b".into(), 4, &mut Machine);
+        // while it is on its way to another parent
+        assert_eq!(ancestors(&mut processes, 30, 20, &mut Orphan(10)), [20]);
+        processes.exit(99, 5);
+        assert_eq!(
+            ancestors(&mut processes, 30, 20, &mut Orphan(5)),
+            [20, 5, 1]
+        );
+        processes.fork(1, 10, "innocent".into(), 6, &mut Machine);
+        processes.exit(99, 7);
+        assert_eq!(ancestors(&mut processes, 30, 20, &mut Machine), [20, 5, 1]);
+
+        let mut processes = line();
+        processes.exit(10, 3);
+        processes.fork(1, 10, "innocent".into(), 4, &mut Machine);
+        assert_eq!(ancestors(&mut processes, 30, 20, &mut Machine), [20]);
+        assert_eq!(ancestors(&mut processes, 31, 20, &mut Orphan(1)), [20, 1]);
+
+        let mut processes = line();
+        processes.exit(20, 3);
+        processes.exit(10, 4);
+        assert_eq!(
+            ancestors(&mut processes, 30, 20, &mut Machine),
+            [20, 10, 5, 1]
+        );
+        let mut processes = line();
+        processes.exit(10, 3);
+        processes.exit(20, 4);
+        assert_eq!(ancestors(&mut processes, 30, 20, &mut Machine), [20]);
+    }
+
     #[test]
     fn ancestors_that_form_a_ring_end_somewhere() {
         let mut processes = Processes::default();
-        processes.exec(10, program(20, "a"));
-        processes.exec(20, program(10, "b"));
+        processes.exec(10, program(20, "a"), 0);
+        processes.exec(20, program(10, "b"), 0);
         assert_eq!(
             processes
                 .context(&owner(10, 20), &mut Machine)

@@ -92,7 +92,10 @@ impl Records {
         match record {
             Record::Fork(fork) => {
                 let parent = comm(fork.comm);
-                (self.processes).fork(fork.ppid, fork.tgid, parent, &mut self.machine);
+                let Self {
+                    processes, machine, ..
+                } = self;
+                processes.fork(fork.ppid, fork.tgid, parent, fork.ts, machine);
                 if let Some(Followed { pids, since }) = &mut self.followed {
                     if pids.contains(&fork.ppid) {
                         pids.insert(fork.tgid);
@@ -118,7 +121,7 @@ impl Records {
                     // For those it will start, too: they may be gone when their events are shown.
                     cgroup: self.machine.cgroup_now(head.tgid),
                 };
-                self.processes.exec(head.tgid, process);
+                self.processes.exec(head.tgid, process, head.ts);
                 // Should the record of its birth be lost.
                 if let Some(Followed { pids, .. }) = &mut self.followed
                     && pids.contains(&head.ppid)

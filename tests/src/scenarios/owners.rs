@@ -5,14 +5,18 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::prctl;
+use nix::sys::wait::{WaitStatus, wait};
 
 use super::connecting::loopback;
 use super::listeners::expect_listener;
 use super::programs::LISTENER;
 use crate::harness::event::Event;
+use crate::harness::meeting::mailboxes;
 use crate::harness::process::{cannot, spawn};
 use crate::harness::socket::Sock;
 use crate::harness::stage::Stage;
@@ -25,6 +29,7 @@ crate::scenarios! {
     chosen_fields_are_shown_alone_and_in_order,
     parents_are_told_nearest_first,
     a_parent_has_the_name_that_it_gave_itself,
+    who_ended_before_is_no_ancestor,
     the_user_is_named,
     a_container_is_told_from_the_cgroup,
     a_container_is_told_from_a_cgroup_of_version_1,
@@ -185,6 +190,37 @@ fn a_parent_has_the_name_that_it_gave_itself(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+fn who_ended_before_is_no_ancestor(stage: &mut Stage) -> Result<()> {
+    let time_to_look = stage.scaled(Duration::from_millis(500), Duration::from_secs(3));
+    let events = stage.exact_of("adopter", || {
+        prctl::set_child_subreaper(true)?;
+        let [safe, alone] = mailboxes()?;
+        let forebear = spawn("forebear", || {
+            spawn("orphan", || {
+                prctl::set_pdeathsig(None)?;
+                safe.put("")?;
+                alone.take()?;
+                spawn("child", || Ok(Sock::tcp4()?.bind(loopback(0))?))?.join()?;
+                sleep(time_to_look);
+                Ok(())
+            })
+            .map(drop)?;
+            safe.take().map(drop)
+        })?;
+        forebear.join()?;
+        alone.put("")?;
+        let ended = wait()?;
+        ensure!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+        Ok(())
+    })?;
+    for event in events {
+        let parents = event.parents.context("no parents")?;
+        let told: Vec<&str> = parents.iter().map(|x| &*x.comm).take(2).collect();
+        ensure!(told == ["orphan", "adopter"], "{parents:?}");
+    }
+    Ok(())
+}
+
 fn the_user_is_named(stage: &mut Stage) -> Result<()> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd
@@ -268,7 +304,7 @@ fn a_container_is_told_from_a_cgroup_of_version_1(stage: &mut Stage) -> Result<(
         cgroup.enter()?;
         // Its path is read when a process is first told of, which has to be there still.
         Sock::tcp4()?.bind(loopback(0))?;
-        std::thread::sleep(Duration::from_secs(1));
+        sleep(Duration::from_secs(1));
         Ok(())
     })?;
     for event in events {
