@@ -59,8 +59,31 @@ struct Entry {
     born: u64,
     /// The same of its parent.
     parent_born: u64,
+    /// It is this since: its birth, or its exec; 0 where no record told.
+    since: u64,
+    /// What had this number before, and since when.
+    before: Option<Box<(Process, u64)>>,
     died: Option<u64>,
     context: Option<Remembered>,
+}
+
+impl Entry {
+    /// What it was at some time; of what was before only the last is known.
+    fn at(&self, ts: u64) -> Option<&Process> {
+        let before = self
+            .before
+            .as_deref()
+            .map(|(process, since)| (process, *since));
+        [(&self.process, self.since)]
+            .into_iter()
+            .chain(before)
+            .find(|&(_, since)| since <= ts)
+            .map(|(process, _)| process)
+    }
+
+    fn into_before(self) -> Box<(Process, u64)> {
+        Box::new((self.process, self.since))
+    }
 }
 
 /// A context, and what it was made from.
@@ -89,6 +112,7 @@ impl Processes {
             Some(entry) => (entry.process.clone(), entry.born),
             None => Default::default(),
         };
+        let before = self.known.remove(&child).map(Entry::into_before);
         self.known.insert(
             child,
             Entry {
@@ -98,6 +122,8 @@ impl Processes {
                 },
                 born: ts,
                 parent_born,
+                since: ts,
+                before,
                 ..Entry::default()
             },
         );
@@ -121,7 +147,7 @@ impl Processes {
         // Version 1 says that of whoever is about to end.
         if process.cgroup.as_deref().is_none_or(|path| path == "/") {
             // Another program in the same place.
-            let before = before.and_then(|before| before.process.cgroup);
+            let before = before.as_ref().and_then(|x| x.process.cgroup.clone());
             process.cgroup = before.or(process.cgroup);
         }
         self.known.insert(
@@ -130,6 +156,8 @@ impl Processes {
                 process,
                 born,
                 parent_born,
+                since: ts,
+                before: before.map(Entry::into_before),
                 ..Entry::default()
             },
         );
@@ -158,10 +186,11 @@ impl Processes {
         }
     }
 
-    /// What is known of an owner beyond what the kernel told with the event.
-    pub fn context(&mut self, owner: &Owner, lookup: &mut impl Lookup) -> Arc<Context> {
+    /// What is known of an owner beyond what the kernel told with the event, as of `ts`.
+    pub fn context(&mut self, owner: &Owner, ts: u64, lookup: &mut impl Lookup) -> Arc<Context> {
         let generation = self.generation;
         if let Some(Remembered { context, .. }) = (self.known.get(&owner.tgid))
+            .filter(|entry| entry.since <= ts)
             .and_then(|entry| entry.context.as_ref())
             .filter(|r| (r.generation, r.ppid) == (generation, owner.ppid))
             .filter(|r| (r.uid, r.cgroup) == (owner.uid, owner.cgroup))
@@ -170,7 +199,10 @@ impl Processes {
         }
         let entry = self.entry(owner.tgid, lookup);
         let running = entry.is_some_and(|entry| entry.died.is_none());
-        let process = entry.map(|entry| entry.process.clone()).unwrap_or_default();
+        let process = entry
+            .and_then(|entry| entry.at(ts))
+            .cloned()
+            .unwrap_or_default();
         let cgroup = match owner.cgroup {
             // Nobody told.
             0 => process.cgroup,
@@ -195,6 +227,9 @@ impl Processes {
             cgroup,
         };
         let entry = self.known.entry(owner.tgid).or_default();
+        if entry.since > ts {
+            return Arc::new(context);
+        }
         // One that reads the same is shared by all sockets that were made meanwhile.
         let before = entry.context.take().map(|before| before.context);
         let context =
@@ -316,7 +351,7 @@ mod tests {
         ppid: u32,
         lookup: &mut impl Lookup,
     ) -> Vec<u32> {
-        let context = processes.context(&owner(tgid, ppid), lookup);
+        let context = processes.context(&owner(tgid, ppid), u64::MAX, lookup);
         context.parents.iter().flatten().map(|x| x.pid).collect()
     }
 
@@ -336,7 +371,7 @@ mod tests {
         processes.fork(10, 20, "sh".into(), 0, &mut Machine);
         processes.exec(20, program(10, "nc"), 0);
         processes.exit(20, 5);
-        let context = processes.context(&owner(20, 10), &mut Machine);
+        let context = processes.context(&owner(20, 10), u64::MAX, &mut Machine);
         assert_eq!(context.exe.as_deref(), Some("/bin/nc"));
         assert_eq!(context.unit.as_deref(), Some("web.service"));
         assert_eq!(context.user.as_deref(), Some("root"));
@@ -350,7 +385,7 @@ mod tests {
         processes.fork(10, 20, "sh".into(), 0, &mut Machine);
         assert_eq!(
             processes
-                .context(&owner(20, 10), &mut Machine)
+                .context(&owner(20, 10), u64::MAX, &mut Machine)
                 .exe
                 .as_deref(),
             Some("/bin/sh")
@@ -363,7 +398,7 @@ mod tests {
         processes.exec(10, program(1, "python"), 0);
         processes.fork(10, 20, "python".into(), 0, &mut Machine);
         let names = |processes: &mut Processes, pid| -> Vec<String> {
-            let context = processes.context(&owner(pid, 10), &mut Machine);
+            let context = processes.context(&owner(pid, 10), u64::MAX, &mut Machine);
             let parents = context.parents.iter().flatten();
             parents.map(|parent| parent.comm.clone()).collect()
         };
@@ -408,7 +443,10 @@ mod tests {
                 cgroup,
                 ..owner(pid, 1)
             };
-            processes.context(&owner, &mut Machine).cgroup.clone()
+            processes
+                .context(&owner, u64::MAX, &mut Machine)
+                .cgroup
+                .clone()
         };
         assert_eq!(told(30, 7).as_deref(), Some("/system.slice/web.service"));
         assert_eq!(told(30, 1).as_deref(), Some("/docker/now"));
@@ -418,7 +456,7 @@ mod tests {
             cgroup: 1,
             ..owner(30, 1)
         };
-        let context = processes.context(&owner, &mut Machine);
+        let context = processes.context(&owner, u64::MAX, &mut Machine);
         assert_eq!(context.cgroup, cgroup);
     }
 
@@ -426,10 +464,10 @@ mod tests {
     fn a_context_is_shared_until_something_in_it_changes() {
         let mut processes = Processes::default();
         processes.exec(10, program(1, "sh"), 0);
-        let first = processes.context(&owner(10, 1), &mut Machine);
+        let first = processes.context(&owner(10, 1), u64::MAX, &mut Machine);
         assert!(Arc::ptr_eq(
             &first,
-            &processes.context(&owner(10, 1), &mut Machine)
+            &processes.context(&owner(10, 1), u64::MAX, &mut Machine)
         ));
         // others come and go
         processes.fork(10, 20, "sh".into(), 0, &mut Machine);
@@ -437,17 +475,20 @@ mod tests {
         processes.exit(20, 1);
         assert!(Arc::ptr_eq(
             &first,
-            &processes.context(&owner(10, 1), &mut Machine)
+            &processes.context(&owner(10, 1), u64::MAX, &mut Machine)
         ));
         let nobody = Owner {
             uid: 65534,
             ..owner(10, 1)
         };
-        assert_eq!(processes.context(&nobody, &mut Machine).user, None);
+        assert_eq!(
+            processes.context(&nobody, u64::MAX, &mut Machine).user,
+            None
+        );
         processes.exec(10, program(1, "cat"), 0);
         assert_eq!(
             processes
-                .context(&owner(10, 1), &mut Machine)
+                .context(&owner(10, 1), u64::MAX, &mut Machine)
                 .exe
                 .as_deref(),
             Some("/bin/cat")
@@ -539,13 +580,34 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_what_it_was_at_the_time() {
+        let mut processes = Processes::default();
+        processes.fork(1, 10, "init".into(), 10, &mut Machine);
+        processes.exec(10, program(1, "sh"), 20);
+        processes.exec(10, program(1, "nc"), 30);
+        let exe = |processes: &mut Processes, ts| {
+            let context = processes.context(&owner(10, 1), ts, &mut Machine);
+            context.exe.clone()
+        };
+        // Longer ago than is known.
+        assert_eq!(exe(&mut processes, 19), None);
+        for (ts, there) in [(30, "/bin/nc"), (29, "/bin/sh"), (30, "/bin/nc")] {
+            assert_eq!(exe(&mut processes, ts).as_deref(), Some(there));
+        }
+        processes.exit(10, 40);
+        processes.fork(1, 10, "init".into(), 50, &mut Machine);
+        assert_eq!(exe(&mut processes, 45).as_deref(), Some("/bin/nc"));
+        assert_eq!(exe(&mut processes, 50), None);
+    }
+
+    #[test]
     fn ancestors_that_form_a_ring_end_somewhere() {
         let mut processes = Processes::default();
         processes.exec(10, program(20, "a"), 0);
         processes.exec(20, program(10, "b"), 0);
         assert_eq!(
             processes
-                .context(&owner(10, 20), &mut Machine)
+                .context(&owner(10, 20), u64::MAX, &mut Machine)
                 .parents
                 .as_ref()
                 .map(Vec::len),

@@ -73,7 +73,7 @@ impl Owners {
             uid,
             gid,
             comm,
-            context: self.processes.context(&told, &mut self.machine),
+            context: self.processes.context(&told, u64::MAX, &mut self.machine),
         })
     }
 

@@ -249,7 +249,12 @@ impl Records {
             }
             _ => {}
         }
-        let context = self.processes.context(owner, &mut self.machine);
+        let ts = match kind {
+            // The owner is who began it, which may have run another program then.
+            Kind::Connect => record.ts.saturating_sub(record.elapsed),
+            _ => record.ts,
+        };
+        let context = self.processes.context(owner, ts, &mut self.machine);
         if self.closes
             && record.error == 0
             && matches!(
