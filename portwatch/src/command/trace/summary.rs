@@ -150,7 +150,7 @@ fn reasons(accounts: &Accounts) -> Vec<String> {
         (
             lost_process,
             "record",
-            "lost, by which others are told: owners and holders may be missing, and events of a command's descendants",
+            "lost, by which others are told: owners and holders may be missing, exe and args those of a parent, and events of a command's descendants missing",
         ),
         (
             untracked_sockets,
@@ -258,7 +258,7 @@ mod tests {
             denied_probes: 6,
             damaged_snapshots: 0,
         };
-        expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 record lost, by which others are told: owners and holders may be missing, and events of a command's descendants; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 6 probes denied to this process: events or parts of them are missing, see portwatch doctor; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
+        expect!["incomplete: 12 events lost (10 connect, 2 close), try a larger --ring-size; 1 record lost, by which others are told: owners and holders may be missing, exe and args those of a parent, and events of a command's descendants missing; 2 sockets without room in the kernel's map: owners may be missing; 3 calls whose return the kernel did not report; 5 runs of a probe skipped by the kernel, which was interrupted in it: events may be missing; 6 probes denied to this process: events or parts of them are missing, see portwatch doctor; 4 records not understood: please report this"].assert_eq(&verdict(&accounts, None));
         let accounts = Accounts {
             polled: Some(Duration::from_millis(200)),
             ..Accounts::default()
