@@ -201,6 +201,8 @@ impl Known {
             Some(since) if ts.saturating_sub(since) >= SLOW_NS => {
                 self.attempt = None;
                 self.tell(Kind::Connect, ts, events);
+                // Not established.
+                self.since = None;
                 if let Some(event) = events.last_mut() {
                     event.error = Some(libc::EINPROGRESS as u16);
                 }
@@ -229,7 +231,9 @@ impl Known {
         if let Some(owner) = &self.owner {
             owner.put(&mut event);
         }
-        socket.put_traffic(&mut event);
+        if stage(socket) == Stage::Connected {
+            socket.put_traffic(&mut event);
+        }
         event.duration_us = self.since.map(|since| ts.saturating_sub(since) / 1000);
         event.cause = match socket.state {
             State::CloseWait | State::LastAck => Some(Cause::Remote),

@@ -134,6 +134,33 @@ fn a_socket_that_begins_anew_has_an_end_for_each_life() {
 }
 
 #[test]
+fn a_connect_without_an_outcome_ends_without_a_connection() {
+    let mut connecting = socket(Proto::Tcp, State::SynSent, 1);
+    connecting.traffic = Some(Traffic {
+        rtt_us: 0,
+        retrans: 3,
+        rx_bytes: 0,
+        tx_bytes: 1,
+    });
+    let bound = socket(Proto::Tcp, State::Unconn, 1);
+    for last in [vec![], vec![bound]] {
+        let mut compare = Compare::new(vec![], nobody);
+        let mut told = Vec::new();
+        let ticks = std::iter::repeat_n(vec![connecting.clone()], 7);
+        for (step, now) in ticks.chain([last, vec![]]).enumerate() {
+            told.extend(compare.step(now, &[], step as u64 * TICK_NS, nobody));
+        }
+        let [connect, close] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert!(connect.has_error(libc::EINPROGRESS));
+        assert_eq!(close.kind, Kind::Close);
+        let told = (close.duration_us, close.tx_bytes, close.retrans);
+        assert_eq!(told, (None, None, None));
+    }
+}
+
+#[test]
 fn an_end_tells_what_was_last_known() {
     let traffic = Traffic {
         rtt_us: 40,
