@@ -101,6 +101,13 @@ impl Machine {
         read_status(&self.root.join(pid.to_string()))
     }
 
+    /// What a process runs, if it still has this name.
+    pub fn exe(&self, pid: u32, comm: &Comm) -> Option<String> {
+        let directory = self.root.join(pid.to_string());
+        let exe = read_exe(&directory);
+        exe.filter(|_| read_comm(&directory).is_some_and(|now| now.bytes() == comm.bytes()))
+    }
+
     /// Reads the ids of all cgroups.
     fn scan_cgroups(&mut self) {
         // Those of another machine are not here.
@@ -198,16 +205,10 @@ fn read_process(root: &Path, pid: u32) -> Option<Process> {
     })?;
     let other = ended.then(|| running_thread(&directory)).flatten();
     let directory = other.unwrap_or(directory);
-    let exe = std::fs::read_link(directory.join("exe")).ok();
-    let exe = exe.map(|path| {
-        sanitize::utf8(path.as_os_str().as_encoded_bytes())
-            .trim_end_matches(" (deleted)")
-            .to_string()
-    });
     Some(Process {
         ppid,
         comm,
-        exe,
+        exe: read_exe(&directory),
         args: args_in(&directory).map(Arc::from),
         cgroup: read_cgroup(&directory),
     })
@@ -245,6 +246,12 @@ fn running_thread(directory: &Path) -> Option<PathBuf> {
     let threads = std::fs::read_dir(directory.join("task")).ok()?;
     let mut threads = threads.flatten().map(|thread| thread.path());
     threads.find(|thread| read_stat(thread).is_some_and(|stat| !stat.ended))
+}
+
+fn read_exe(directory: &Path) -> Option<String> {
+    let path = std::fs::read_link(directory.join("exe")).ok()?;
+    let path = sanitize::utf8(path.as_os_str().as_encoded_bytes());
+    Some(path.trim_end_matches(" (deleted)").to_string())
 }
 
 fn read_comm(directory: &Path) -> Option<Comm> {
@@ -386,6 +393,16 @@ fn network_is_within() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_runs_is_read_while_it_has_the_name() {
+        let machine = Machine::new();
+        let pid = std::process::id();
+        let comm = read_comm(Path::new("/proc/self")).unwrap();
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(machine.exe(pid, &comm).as_deref(), own.to_str());
+        assert_eq!(machine.exe(pid, &"another".into()), None);
+    }
 
     #[test]
     fn cgroups_that_came_and_went_are_forgotten() {

@@ -113,10 +113,14 @@ impl Records {
                     .then(|| read_args(head.tgid))
                     .flatten()
                     .filter(|whole| begins_like(whole, &told));
+                let comm = comm(head.comm);
+                // The kernel's programs follow no path that is too deep.
+                let exe = (Some(exe).filter(|exe| !exe.is_empty()))
+                    .or_else(|| self.machine.exe(head.tgid, &comm));
                 let process = Process {
                     ppid: head.ppid,
-                    comm: comm(head.comm),
-                    exe: Some(exe).filter(|exe| !exe.is_empty()),
+                    comm,
+                    exe,
                     args: Some(whole.unwrap_or(told).into()),
                     // For those it will start, too: they may be gone when their events are shown.
                     cgroup: self.machine.cgroup_now(head.tgid),
