@@ -15,8 +15,6 @@ const DEPARTED_NS: u64 = 60_000_000_000;
 const DEPARTED: usize = 65_536;
 /// Most of them told of one port, the latest first.
 const TOLD: usize = 64;
-/// How old a snapshot may be. Taking one costs some milliseconds, and binds may fail by the thousand.
-const FRESH_NS: u64 = 1_000_000_000;
 
 /// Ports are taken per network namespace and transport.
 type Port = (Option<u32>, Transport, u16);
@@ -146,9 +144,9 @@ impl Taken {
     }
 
     /// Whether a snapshot is needed to tell who has the port that this event could not have. Drops the
-    /// latest one when it is too old.
-    pub fn needs_snapshot(&mut self, event: &Event) -> bool {
-        if (self.taken_at).is_some_and(|at| event.ts.saturating_sub(at) > FRESH_NS) {
+    /// latest one when it is older than `fresh_ns`.
+    pub fn needs_snapshot(&mut self, event: &Event, fresh_ns: u64) -> bool {
+        if (self.taken_at).is_some_and(|at| event.ts.saturating_sub(at) > fresh_ns) {
             self.taken_at = None;
             self.seen = FxHashMap::default();
         }

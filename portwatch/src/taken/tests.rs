@@ -186,12 +186,12 @@ fn those_who_left_are_told_for_a_minute_the_latest_first_and_not_all() {
 }
 
 #[test]
-fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
+fn a_snapshot_tells_the_rest_and_is_asked_for_when_it_is_old() {
     let mut taken = Taken::default();
     let mut failed = event(Kind::Bind, SECOND, 99, 99, "0.0.0.0");
-    assert!(!taken.needs_snapshot(&failed));
+    assert!(!taken.needs_snapshot(&failed, SECOND));
     failed.error = Some(libc::EADDRINUSE as u16);
-    assert!(taken.needs_snapshot(&failed));
+    assert!(taken.needs_snapshot(&failed, SECOND));
     let mut seed = event(Kind::Listen, SECOND, 10, 1, "127.0.0.1");
     let peer = |pid| Peer {
         pid,
@@ -209,7 +209,7 @@ fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
         v6only: None,
     };
     taken.refresh(vec![row], SECOND);
-    assert!(!taken.needs_snapshot(&failed));
+    assert!(!taken.needs_snapshot(&failed, SECOND));
     taken.note(&event(Kind::Bind, SECOND, 10, 1, "127.0.0.1"));
     let both = [(10, Some(1)), (11, Some(1))];
     assert_eq!(holders(&taken, SECOND, "0.0.0.0"), both);
@@ -217,10 +217,10 @@ fn a_snapshot_tells_the_rest_and_is_asked_for_once_a_second() {
     taken.note(&event(Kind::Close, SECOND, 10, 1, "127.0.0.1"));
     assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(10, Some(1))]);
     // any event shows that it is too old to be kept
-    taken.needs_snapshot(&event(Kind::Listen, 3 * SECOND, 10, 2, "127.0.0.2"));
+    taken.needs_snapshot(&event(Kind::Listen, 3 * SECOND, 10, 2, "127.0.0.2"), SECOND);
     assert!(taken.seen.is_empty());
     failed.ts = 3 * SECOND;
-    assert!(taken.needs_snapshot(&failed));
+    assert!(taken.needs_snapshot(&failed, SECOND));
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_bind_to_a_taken_port_names_who_has_it_and_who_has_just_left(stage: &mut Sta
     let netns = stage.netns()?;
     let [ready, rights, go, late, done] = mailboxes()?;
     let time_to_look = stage.scaled(Duration::from_millis(500), Duration::from_secs(3));
-    // What was looked up for the bind of another scenario is taken for the state of now for a second.
+    // What was looked up for the bind of another scenario is taken for the state of now for up to a second.
     sleep(stage.scaled(Duration::ZERO, Duration::from_secs(1)));
     let mut pids = Vec::new();
     let events = stage.exact(|stage| {
