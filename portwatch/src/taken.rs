@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::event::{Event, Family, Kind, Peer, Proto};
+use crate::event::{Cause, Comm, Event, Family, Kind, Peer, Proto};
 use crate::row::Row;
 
 /// How long those who left are remembered.
@@ -46,6 +46,16 @@ struct Binder {
     left: Option<u64>,
 }
 
+/// A connection that its own process ended. What the kernel keeps of it (TIME-WAIT) has the port for a minute.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    pid: u32,
+    comm: Comm,
+    sock: Option<u64>,
+    laddr: Option<IpAddr>,
+    at: u64,
+}
+
 /// A socket of a snapshot.
 #[derive(Debug)]
 struct Seen {
@@ -65,6 +75,8 @@ pub struct Taken {
     ports: FxHashMap<u64, Port>,
     /// When a socket left which port, in order.
     departures: VecDeque<(u64, Port, Option<u64>)>,
+    /// The last one on each port that no bind told of.
+    ended: FxHashMap<Port, Ended>,
     /// Of the latest snapshot while it is fresh.
     seen: FxHashMap<Port, Vec<Seen>>,
     taken_at: Option<u64>,
@@ -109,9 +121,27 @@ impl Taken {
             self.came(event);
         }
         let known = event.sock.and_then(|sock| self.ports.remove(&sock));
-        if let Some(port) = known.or_else(|| port(event)) {
-            self.depart(port, event);
+        let Some(port) = known.or_else(|| port(event)) else {
+            return;
+        };
+        if known.is_none()
+            && event.cause == Some(Cause::Local)
+            && port.1 == Transport::Tcp
+            && let (Some(pid), Some(comm)) = (event.pid, event.comm)
+        {
+            if self.ended.len() >= DEPARTED {
+                self.ended.clear();
+            }
+            let ended = Ended {
+                pid,
+                comm,
+                sock: event.sock,
+                laddr: event.laddr,
+                at: event.ts,
+            };
+            self.ended.insert(port, ended);
         }
+        self.depart(port, event);
     }
 
     /// The event's socket has this port no more.
@@ -175,8 +205,8 @@ impl Taken {
 
     /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, each process
     /// and socket once, but a process only once for all its connections; then those who left it in the last
-    /// minute and have it no more. Not its own socket, which may have the port by now, nor those that `later` events
-    /// tell to have come since.
+    /// minute and have it no more, and who ended the last connection there. Not its own socket, which may have the
+    /// port by now, nor those that `later` events tell to have come since.
     pub fn tell(&self, event: &mut Event, later: &[Event]) {
         let Some(port) = port(event).filter(|_| found_taken(event)) else {
             return;
@@ -225,13 +255,23 @@ impl Taken {
             }
         }
         let most = holders.len() + TOLD;
-        let lately =
-            |x: &&Binder| (x.left).is_some_and(|at| event.ts.saturating_sub(at) <= DEPARTED_NS);
+        let is_recent = |at: u64| event.ts.saturating_sub(at) <= DEPARTED_NS;
+        let lately = |x: &&Binder| x.left.is_some_and(is_recent);
         for binder in left.into_iter().rev().filter(lately) {
             if holders.len() == most {
                 break;
             }
             add(&mut holders, &binder.peer, true);
+        }
+        let ended = (self.ended.get(&port))
+            .filter(|x| is_recent(x.at) && !own(x.sock) && overlap(x.laddr, event.laddr));
+        if let Some(ended) = ended {
+            let peer = Peer {
+                pid: ended.pid,
+                comm: ended.comm.text().into_owned(),
+                sock: ended.sock,
+            };
+            add(&mut holders, &peer, true);
         }
         if !holders.is_empty() {
             event.holders = Some(holders);

@@ -1,7 +1,7 @@
 //! What a failed bind is told after a few events and snapshots.
 
 use super::*;
-use crate::event::{Comm, Origin};
+use crate::event::Origin;
 use crate::row::State;
 
 const SECOND: u64 = 1_000_000_000;
@@ -248,4 +248,24 @@ fn who_came_after_a_failed_bind_was_not_in_its_way() {
     taken.tell(&mut failed, &later);
     let told = failed.holders.unwrap();
     assert_eq!(told.iter().map(|x| x.pid).collect::<Vec<_>>(), [30]);
+}
+
+#[test]
+fn who_ended_a_connection_left_its_remains_on_the_port() {
+    let ended = |ts, pid, sock, cause| {
+        let mut ended = event(Kind::Close, ts, pid, sock, "127.0.0.1");
+        ended.rport = Some(9);
+        ended.cause = Some(cause);
+        ended
+    };
+    let mut taken = Taken::default();
+    taken.note(&ended(SECOND, 10, 1, Cause::Local));
+    taken.note(&ended(SECOND, 11, 2, Cause::Local));
+    taken.note(&ended(SECOND, 12, 3, Cause::Remote));
+    assert_eq!(holders(&taken, SECOND, "0.0.0.0"), [(11, Some(2))]);
+    assert_eq!(holders(&taken, SECOND, "127.0.0.2"), []);
+    assert_eq!(holders(&taken, 62 * SECOND, "0.0.0.0"), []);
+    // a listener that is there says it all
+    taken.note(&event(Kind::Bind, 2 * SECOND, 11, 4, "0.0.0.0"));
+    assert_eq!(holders(&taken, 2 * SECOND, "0.0.0.0"), [(11, Some(4))]);
 }
