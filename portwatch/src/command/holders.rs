@@ -8,7 +8,7 @@ use crate::snapshot;
 use crate::taken::Taken;
 
 /// How many times as long as it took a snapshot is used: binds may fail by the thousand.
-const USES: u32 = 20;
+const USES: u32 = 50;
 /// How long at most.
 const FRESH: Duration = Duration::from_secs(1);
 
