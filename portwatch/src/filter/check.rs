@@ -2,10 +2,11 @@
 //! that fail, and comparisons of values that are never of one type.
 
 use anyhow::{Result, bail};
-use cel::common::ast::{EntryExpr, Expr as Node, LiteralValue, operators};
+use cel::common::ast::{Expr as Node, LiteralValue, operators};
 use cel::{Context, ExecutionError, IdedExpr, Program, Value as Cel};
 
 use super::names;
+use super::parts::parts;
 use super::types::Type;
 
 /// An expression and a subject in which nothing is absent.
@@ -32,29 +33,6 @@ impl<'a> Check<'a> {
     fn visit(&self, node: &'a IdedExpr, bound: &mut Bound<'a>) -> Result<()> {
         match &node.expr {
             Node::Unspecified | Node::Literal(_) | Node::Ident(_) => return Ok(()),
-            Node::Select(select) => self.visit(&select.operand, bound)?,
-            Node::Call(call) => {
-                for part in call.target.as_deref().into_iter().chain(&call.args) {
-                    self.visit(part, bound)?;
-                }
-                self.comparison(node, bound)?;
-                self.constant_argument(node)?;
-            }
-            Node::List(list) => {
-                for element in &list.elements {
-                    self.visit(element, bound)?;
-                }
-            }
-            Node::Map(map) => {
-                for entry in &map.entries {
-                    self.entry(&entry.expr, bound)?;
-                }
-            }
-            Node::Struct(x) => {
-                for entry in &x.entries {
-                    self.entry(&entry.expr, bound)?;
-                }
-            }
             Node::Comprehension(part) => {
                 self.visit(&part.iter_range, bound)?;
                 self.visit(&part.accu_init, bound)?;
@@ -71,18 +49,15 @@ impl<'a> Check<'a> {
                 }
                 bound.truncate(outside);
             }
-        }
-        self.sampled(node, bound)
-    }
-
-    fn entry(&self, entry: &'a EntryExpr, bound: &mut Bound<'a>) -> Result<()> {
-        match entry {
-            EntryExpr::StructField(field) => self.visit(&field.value, bound),
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&entry.key, bound)?;
-                self.visit(&entry.value, bound)
+            _ => {
+                for part in parts(node) {
+                    self.visit(part, bound)?;
+                }
             }
         }
+        self.comparison(node, bound)?;
+        self.constant_argument(node)?;
+        self.sampled(node, bound)
     }
 
     /// Evaluates a part for the sample, unless it depends on what is bound outside of it.

@@ -4,6 +4,7 @@ mod check;
 mod expr;
 mod names;
 mod parse;
+mod parts;
 mod span;
 mod subject;
 mod types;

@@ -1,9 +1,10 @@
 //! The names that a filter expression uses, checked against the schema before anything starts.
 
 use anyhow::{Result, bail};
-use cel::common::ast::{EntryExpr, Expr as Node};
+use cel::common::ast::Expr as Node;
 use cel::{IdedExpr, Program};
 
+use super::parts::parts;
 use crate::row::Column;
 
 /// Those of the columns that an expression names, each once.
@@ -53,28 +54,12 @@ pub fn free(node: &IdedExpr) -> Vec<(u64, &str)> {
 /// Appends the names that are not bound inside the expression (as `x` in `args.exists(x, …)` is).
 fn collect<'a>(node: &'a IdedExpr, bound: &mut Vec<&'a str>, free: &mut Vec<(u64, &'a str)>) {
     match &node.expr {
-        Node::Unspecified | Node::Literal(_) => {}
         Node::Ident(name) => {
             let name = name.as_str();
             if !bound.contains(&name) {
                 free.push((node.id, name));
             }
         }
-        Node::Select(select) => collect(&select.operand, bound, free),
-        Node::Call(call) => {
-            for part in call.target.as_deref().into_iter().chain(&call.args) {
-                collect(part, bound, free);
-            }
-        }
-        Node::List(list) => list.elements.iter().for_each(|x| collect(x, bound, free)),
-        Node::Map(map) => map
-            .entries
-            .iter()
-            .for_each(|x| collect_entry(&x.expr, bound, free)),
-        Node::Struct(x) => x
-            .entries
-            .iter()
-            .for_each(|x| collect_entry(&x.expr, bound, free)),
         Node::Comprehension(loop_) => {
             collect(&loop_.iter_range, bound, free);
             collect(&loop_.accu_init, bound, free);
@@ -86,20 +71,7 @@ fn collect<'a>(node: &'a IdedExpr, bound: &mut Vec<&'a str>, free: &mut Vec<(u64
             }
             bound.truncate(outside);
         }
-    }
-}
-
-fn collect_entry<'a>(
-    entry: &'a EntryExpr,
-    bound: &mut Vec<&'a str>,
-    free: &mut Vec<(u64, &'a str)>,
-) {
-    match entry {
-        EntryExpr::StructField(field) => collect(&field.value, bound, free),
-        EntryExpr::MapEntry(entry) => {
-            collect(&entry.key, bound, free);
-            collect(&entry.value, bound, free);
-        }
+        _ => (parts(node).into_iter()).for_each(|part| collect(part, bound, free)),
     }
 }
 

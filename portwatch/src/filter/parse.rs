@@ -2,10 +2,10 @@
 //! everything that is done with a program, until it is dropped: neither may be more than a stack holds.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use cel::common::ast::{EntryExpr, Expr as Node};
-use cel::{IdedExpr, Program};
+use cel::Program;
 
 use super::names;
+use super::parts::parts;
 
 /// Longest text, in bytes: some 200 comparisons.
 const LONGEST: usize = 4096;
@@ -52,36 +52,6 @@ fn within_bounds(source: &str) -> Result<Program> {
         nodes.extend(parts(node).into_iter().map(|part| (part, level + 1)));
     }
     Ok(program)
-}
-
-/// What a node is made of.
-fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
-    match &node.expr {
-        Node::Unspecified | Node::Literal(_) | Node::Ident(_) => Vec::new(),
-        Node::Select(select) => vec![&select.operand],
-        Node::Call(call) => (call.target.as_deref().into_iter())
-            .chain(&call.args)
-            .collect(),
-        Node::List(list) => list.elements.iter().collect(),
-        Node::Map(map) => (map.entries.iter())
-            .flat_map(|x| of_entry(&x.expr))
-            .collect(),
-        Node::Struct(x) => (x.entries.iter()).flat_map(|x| of_entry(&x.expr)).collect(),
-        Node::Comprehension(x) => vec![
-            &x.iter_range,
-            &x.accu_init,
-            &x.loop_cond,
-            &x.loop_step,
-            &x.result,
-        ],
-    }
-}
-
-fn of_entry(entry: &EntryExpr) -> Vec<&IdedExpr> {
-    match entry {
-        EntryExpr::StructField(field) => vec![&field.value],
-        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-    }
 }
 
 /// Some messages of the parser are about its own insides.
