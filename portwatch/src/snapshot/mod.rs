@@ -29,7 +29,7 @@ use packed::{Packed, Place};
 
 pub use gap::{Gap, Scope, Why};
 pub use holders::Holders;
-pub use namespaces::first_netns;
+pub use namespaces::{first_netns, own as own_netns};
 pub use owner::{Owner, Owners};
 pub use read::{Sockets, read};
 pub use socket::{Socket, Traffic};

@@ -138,7 +138,7 @@ fn answer(
         mut limits,
     } = snapshot::take(&options)?;
     let netns = match root {
-        None => netns::own(),
+        None => netns::home(None),
         Some(root) => home(snapshot::first_netns(root), &rows),
     };
     let question = question(args, netns);
