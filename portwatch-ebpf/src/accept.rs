@@ -79,7 +79,7 @@ fn queued<M: Memory>(sk: usize, key: u64, socket: &mut Socket) {
     if constant(&socket.handover) & handover::ENDED == 0 {
         add(&raw mut socket.handover, handover::SETTLED);
     } else if left || claim(socket) {
-        ended::<M>(sk, key, socket, ts, End::in_queue(socket));
+        ended::<M>(sk, key, socket, &End::in_queue(ts, socket));
     }
 }
 

@@ -8,10 +8,11 @@ use aya_ebpf::{
 };
 
 use crate::{
-    end::released, maps::config, reset::reset_sent, standin, syscall::returned, tcp::changed,
+    end::released, maps::config, process::executed, reset::reset_sent, standin, syscall::returned,
+    tcp::changed,
 };
 
-/// The programs that have a body.
+/// The programs with a body that have stand-ins.
 #[derive(Clone, Copy)]
 pub enum Program {
     SysExit,
@@ -29,6 +30,8 @@ pub static INET_SOCK_SET_STATE: ProgramArray = ProgramArray::with_max_entries(1,
 pub static TCP_DESTROY_SOCK: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static TCP_SEND_RESET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static SCHED_PROCESS_EXEC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Runs the body in this map, and does not come back.
 macro_rules! run {
@@ -38,20 +41,20 @@ macro_rules! run {
 }
 pub(crate) use run;
 
-/// Declares a body, which the loader knows by the ending `_body`, and the value of `standins` from which
-/// on it is run by stand-ins, who are told that it is done.
+/// Declares a body, which the loader knows by the ending `_body`; for one that has stand-ins, also the value
+/// of `standins` from which on these run it, who are told that it is done.
 ///
 /// Kernels since 6.13 give a program that nobody can enter twice on a CPU a stack per CPU; a body may be
 /// entered twice, so it must not get one. No program with a tail call does, even if the verifier
 /// finds that it is never made.
 macro_rules! body {
-    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $program:expr, $map:ident, $body:expr, $preempted:literal }) => {
+    (#[$kind:meta] $name:ident |$ctx:ident: $context:ty| -> $ret:ty { $map:ident, $body:expr $(, $program:expr, $preempted:literal)? }) => {
         #[$kind]
         pub fn $name($ctx: $context) -> $ret {
             $body;
             match config!(standins) {
                 3.. => run!($map, &$ctx),
-                $preempted.. => standin::done($program),
+                $($preempted.. => standin::done($program),)?
                 _ => {}
             }
             0
@@ -61,26 +64,31 @@ macro_rules! body {
 
 body! {
     #[tracepoint]
-    sys_exit_body |ctx: TracePointContext| -> u32 { Program::SysExit, SYS_EXIT, returned(&ctx), 2 }
+    sys_exit_body |ctx: TracePointContext| -> u32 { SYS_EXIT, returned(&ctx), Program::SysExit, 2 }
 }
 
 body! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
     inet_sock_set_state_body |ctx: BtfTracePointContext| -> i32 {
-        Program::State, INET_SOCK_SET_STATE, changed(&ctx), 1
+        INET_SOCK_SET_STATE, changed(&ctx), Program::State, 1
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     tcp_destroy_sock_body |ctx: BtfTracePointContext| -> i32 {
-        Program::Destroy, TCP_DESTROY_SOCK, released(ctx.arg(0)), 1
+        TCP_DESTROY_SOCK, released(ctx.arg(0)), Program::Destroy, 1
     }
 }
 
 body! {
     #[btf_tracepoint(function = "tcp_send_reset")]
     tcp_send_reset_body |ctx: BtfTracePointContext| -> i32 {
-        Program::SendReset, TCP_SEND_RESET, reset_sent(&ctx), 1
+        TCP_SEND_RESET, reset_sent(&ctx), Program::SendReset, 1
     }
+}
+
+body! {
+    #[btf_tracepoint(function = "sched_process_exec")]
+    sched_process_exec_body |ctx: BtfTracePointContext| -> i32 { SCHED_PROCESS_EXEC, executed(&ctx) }
 }

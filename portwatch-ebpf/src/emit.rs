@@ -49,8 +49,9 @@ pub struct Details {
     pub elapsed: u64,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    pub rtt: u32,
-    pub retrans: u32,
+    /// 32 bits, as the next: in a word each, which the verifier tells from no other number.
+    pub rtt: u64,
+    pub retrans: u64,
 }
 
 /// Reports something that happened to a socket at `ts`.
@@ -78,8 +79,8 @@ fn submit(kind: Kind, ts: u64, socket: &Socket, details: &Details) {
         (*record).elapsed = details.elapsed;
         (*record).rx_bytes = details.rx_bytes;
         (*record).tx_bytes = details.tx_bytes;
-        (*record).rtt = details.rtt;
-        (*record).retrans = details.retrans;
+        (*record).rtt = details.rtt as u32;
+        (*record).retrans = details.retrans as u32;
         copy(socket, &raw mut (*record).socket);
     }
     entry.submit(wakeup());

@@ -19,35 +19,85 @@ const EPIPE: u16 = 32;
 
 /// How and when a connection ended.
 pub struct End {
+    /// When it is told.
     ts: u64,
-    cause: Cause,
-    /// By a reset from the other side.
-    reset: bool,
+    /// When it ended.
+    at: u64,
+    /// Where [`HOW`] tells about it.
+    how: usize,
 }
 
 impl End {
     /// Of a socket that leaves this state with this error.
     #[inline(always)]
     pub fn new(ts: u64, old: i32, error: u16) -> Self {
-        // What a listener has is left from an attempt to connect before.
-        let error = if old == LISTEN { 0 } else { error };
+        // Sockets have no errors with higher numbers.
+        let (error, old) = (error as usize % ERRORS, old as usize % STATES);
         End {
             ts,
-            cause: cause(old, error),
-            reset: matches!(error, ECONNRESET | EPIPE),
+            at: ts,
+            how: error * STATES + old,
         }
     }
 
     /// From what the change of state left behind for a connection that was still in the accept queue.
     #[inline(always)]
-    pub fn in_queue(socket: &Socket) -> Self {
-        End::new(socket.started, ESTABLISHED, socket.outcome)
+    pub fn in_queue(ts: u64, socket: &Socket) -> Self {
+        End {
+            ts,
+            ..End::new(socket.started, ESTABLISHED, socket.outcome)
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self) -> &How {
+        &HOW[self.how % HOW.len()]
+    }
+
+    /// Whether by a reset from the other side.
+    #[inline(always)]
+    fn reset(&self) -> bool {
+        constant(&self.row().reset)
+    }
+
+    /// Whether perhaps by a reset that it sends.
+    #[inline(always)]
+    fn aborted(&self) -> bool {
+        constant(&self.row().aborted)
+    }
+
+    #[inline(always)]
+    fn cause(&self) -> u8 {
+        constant(&self.row().cause)
     }
 }
 
-#[inline(always)]
-fn cause(old: i32, error: u16) -> Cause {
-    match (error, old) {
+/// What the error and the state that a socket leaves tell about its end.
+#[derive(Clone, Copy)]
+struct How {
+    cause: u8,
+    reset: bool,
+    aborted: bool,
+}
+
+const ERRORS: usize = 128;
+const STATES: usize = 16;
+
+/// By error and state. A table, so that the verifier walks on once from there, not once for each cause.
+static HOW: [How; ERRORS * STATES] = {
+    let mut all = [how(0, 0); ERRORS * STATES];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = how((at / STATES) as u16, (at % STATES) as i32);
+        at += 1;
+    }
+    all
+};
+
+const fn how(error: u16, old: i32) -> How {
+    // What a listener has is left from an attempt to connect before.
+    let error = if old == LISTEN { 0 } else { error };
+    let cause = match (error, old) {
         (0, LISTEN | FIN_WAIT2 | CLOSING) => Cause::Local,
         (0, LAST_ACK) => Cause::Remote,
         // Left without the handshake of FINs: by abort, or by close with data unread.
@@ -55,17 +105,23 @@ fn cause(old: i32, error: u16) -> Cause {
         (ECONNRESET | EPIPE | ECONNREFUSED, _) => Cause::Reset,
         (ETIMEDOUT, _) => Cause::Timeout,
         _ => Cause::Error,
+    };
+    let reset = matches!(error, ECONNRESET | EPIPE);
+    How {
+        cause: cause as u8,
+        reset,
+        aborted: !reset && matches!(cause, Cause::Reset),
     }
 }
 
-/// Reports the end of a connection or listener.
-#[inline(always)]
-pub fn ended<M: Memory>(sk: usize, key: u64, socket: &mut Socket, ts: u64, end: End) {
-    if end.reset {
+/// Reports the end of a connection or listener. Apart, as the verifier has less to remember there.
+#[inline(never)]
+pub fn ended<M: Memory>(sk: usize, key: u64, socket: &mut Socket, end: &End) {
+    if end.reset() {
         let cause = Cause::Received as u8;
         emit(
             Kind::Reset,
-            ts,
+            end.ts,
             socket,
             Details {
                 cause,
@@ -74,9 +130,9 @@ pub fn ended<M: Memory>(sk: usize, key: u64, socket: &mut Socket, ts: u64, end: 
         );
     }
     // Kept for a reset that it sends with its end, or for the side that accepts it just now.
-    let sends_reset = !end.reset && matches!(end.cause, Cause::Reset);
+    let sends_reset = end.aborted();
     let settled = socket.flags & flag::PASSIVE == 0 || socket.handover & handover::SETTLED != 0;
-    report_close::<M>(sk, socket, ts, end);
+    report_close::<M>(sk, socket, end);
     // An MPTCP socket has no tcp_destroy_sock to be forgotten in.
     if socket.protocol == IPPROTO_MPTCP || settled && !sends_reset {
         forget(sk, key);
@@ -84,10 +140,10 @@ pub fn ended<M: Memory>(sk: usize, key: u64, socket: &mut Socket, ts: u64, end: 
 }
 
 #[inline(always)]
-fn report_close<M: Memory>(sk: usize, socket: &mut Socket, ts: u64, end: End) {
+fn report_close<M: Memory>(sk: usize, socket: &mut Socket, end: &End) {
     let mut details = Details {
-        cause: end.cause as u8,
-        elapsed: elapsed(end.ts, socket.since),
+        cause: end.cause(),
+        elapsed: elapsed(end.at, socket.since),
         ..Details::default()
     };
     let tcp = if socket.protocol == IPPROTO_TCP {
@@ -104,12 +160,12 @@ fn report_close<M: Memory>(sk: usize, socket: &mut Socket, ts: u64, end: End) {
             let sent: u64 = M::read(tcp, offset!(tcp_bytes_sent));
             let again: u64 = M::read(tcp, offset!(tcp_bytes_retrans));
             details.tx_bytes = sent.saturating_sub(again);
-            details.rtt = M::read::<u32>(tcp, offset!(tcp_srtt_us)) >> 3;
-            details.retrans = M::read(tcp, offset!(tcp_total_retrans));
+            details.rtt = M::read::<u32>(tcp, offset!(tcp_srtt_us)) as u64 >> 3;
+            details.retrans = M::read::<u32>(tcp, offset!(tcp_total_retrans)) as u64;
         }
     }
     socket.flags = flag::CLOSED | socket.flags & (flag::LISTENER | flag::PASSIVE);
-    emit(Kind::Close, ts, socket, details);
+    emit(Kind::Close, end.ts, socket, details);
 }
 
 // The end of every tcp socket, also of those that were only bound.
@@ -141,12 +197,8 @@ pub fn released(sk: usize) {
             forget_peer(socket);
             error = 0;
         }
-        let end = End {
-            ts,
-            cause: cause(FIN_WAIT2, error),
-            reset: false,
-        };
-        report_close::<Direct>(sk, socket, ts, end);
+        let end = End::new(ts, FIN_WAIT2, error);
+        report_close::<Direct>(sk, socket, &end);
     }
     forget(sk, key);
 }

@@ -13,6 +13,7 @@ use aya_ebpf::{
 use portwatch_common::{ARGS_MAX, Kind, MISSING, NO_STATUS, PATH_MAX, ProcessRecord, TextRecord};
 
 use crate::{
+    body::{SCHED_PROCESS_EXEC, run},
     emit::{lost, now, wakeup},
     maps::{EVENTS, SCRATCH, SCRATCHES, Scratch, constant, offset, opaque},
     memory::{Direct, Memory, Probe},
@@ -101,11 +102,11 @@ fn send_short(kind: Kind, record: ProcessRecord) {
 
 twins! {
     #[btf_tracepoint(function = "sched_process_exec")]
-    sched_process_exec, sched_process_exec_twin |ctx: BtfTracePointContext| Hook::Exec, ctx.arg(0), 0 => executed(&ctx)
+    sched_process_exec, sched_process_exec_twin |ctx: BtfTracePointContext| Hook::Exec, ctx.arg(0), 0 => run!(SCHED_PROCESS_EXEC, &ctx)
 }
 
 #[inline(always)]
-fn executed(ctx: &BtfTracePointContext) {
+pub fn executed(ctx: &BtfTracePointContext) {
     let task: usize = ctx.arg(0);
     send(Kind::Exec, |scratch| {
         let ids = bpf_get_current_uid_gid();

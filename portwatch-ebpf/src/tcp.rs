@@ -14,7 +14,7 @@ use crate::{
     memory::{Direct, Memory, Probe},
     mptcp::{is_subflow, subflow_failed},
     owner::owner,
-    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, key, new, protocol},
+    socket::{IPPROTO_MPTCP, IPPROTO_TCP, fill, identify, is_stream, key, new, protocol},
     sockets::{find, remember, remember_first, take_out},
     twin::{Hook, twins},
 };
@@ -51,31 +51,35 @@ pub fn matters(ctx: &BtfTracePointContext) -> bool {
     }
 }
 
-/// A socket changes its state.
+/// A socket changes its state. tcp and MPTCP sockets are told, but not the subflows of the latter. Each
+/// step is called in one place: the verifier walks through it anew for every call.
 #[inline(always)]
 pub fn changed(ctx: &BtfTracePointContext) {
     let (old, new_state): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let sk: usize = ctx.arg(0);
+    let protocol = protocol::<Direct>(sk);
+    if !is_stream(protocol) {
+        return;
+    }
+    let subflow = protocol == IPPROTO_TCP && is_subflow::<Direct>(sk);
+    let mut over = false;
     match (old, new_state) {
-        (SYN_SENT | SYN_RECV | LISTEN, ESTABLISHED) if reported(sk) => established(sk, old),
-        (SYN_RECV, ESTABLISHED) if protocol::<Direct>(sk) == IPPROTO_TCP => subflow_came(sk),
-        (CLOSE, SYN_SENT) if reported(sk) => connecting(sk),
-        (CLOSE, LISTEN) if reported(sk) => listening(sk),
-        (CLOSE, CLOSE) => unused(sk),
+        (SYN_RECV, ESTABLISHED) if subflow => subflow_came(sk),
+        (SYN_SENT, CLOSE) if subflow => subflow_failed::<Direct>(sk, error(sk), None),
+        _ if subflow => {}
+        (SYN_SENT | SYN_RECV | LISTEN, ESTABLISHED) => established(sk, old),
+        (CLOSE, SYN_SENT) => connecting(sk),
+        (CLOSE, LISTEN) => listening(sk),
+        (CLOSE, CLOSE) => over = true,
         (CLOSE, _) => {}
-        (_, CLOSE) if reported(sk) => {
-            if is_queued(sk, old) {
-                came_before(sk);
-            }
-            closed(sk, old);
-            if is_given_up(sk, old) {
-                unused(sk);
-            }
-        }
-        (SYN_SENT, CLOSE) if protocol::<Direct>(sk) == IPPROTO_TCP => {
-            subflow_failed::<Direct>(sk, error(sk), None);
+        (_, CLOSE) => {
+            closed(ctx);
+            over = protocol == IPPROTO_MPTCP && is_given_up(ctx);
         }
         _ => {}
+    }
+    if over {
+        unused(sk);
     }
 }
 
@@ -88,21 +92,11 @@ twins! {
     }
 }
 
-/// tcp sockets but not the subflows of MPTCP sockets, and those sockets themselves.
+/// Whether this connection waits for somebody to accept it: it has no file yet, and none has left it.
 #[inline(always)]
-fn reported(sk: usize) -> bool {
-    match protocol::<Direct>(sk) {
-        IPPROTO_TCP => !is_subflow::<Direct>(sk),
-        IPPROTO_MPTCP => true,
-        _ => false,
-    }
-}
-
-/// Whether it waits for somebody to accept it: it has no file yet, and none has left it.
-#[inline(always)]
-fn is_queued(sk: usize, old: i32) -> bool {
+fn is_queued(sk: usize) -> bool {
     let file: usize = unsafe { Direct::read(sk, offset!(sk_socket)) };
-    !matches!(old, SYN_SENT | SYN_RECV | LISTEN) && file == 0 && !is_dead(sk)
+    file == 0 && !is_dead(sk)
 }
 
 /// Whether nobody has it or will have it.
@@ -111,23 +105,11 @@ fn is_dead(sk: usize) -> bool {
     unsafe { Direct::read::<u64>(sk, offset!(sk_flags)) & SOCK_DEAD != 0 }
 }
 
-/// Of one that was there before the probes and ends in the queue, whoever accepts it has to know.
-#[inline(never)]
-fn came_before(sk: usize) {
-    let key = key::<Direct>(sk);
-    if find(sk, key).is_none() {
-        let socket = Socket {
-            flags: flag::PASSIVE,
-            ..new::<Direct>(sk, Default::default())
-        };
-        remember_first(key, &socket);
-    }
-}
-
-/// Whether it is an MPTCP socket whose attempt to connect ends with its close: nothing else tells its end.
+/// Whether the attempt of this MPTCP socket to connect ended with its close: nothing else tells its end.
 #[inline(always)]
-fn is_given_up(sk: usize, old: i32) -> bool {
-    old == SYN_SENT && protocol::<Direct>(sk) == IPPROTO_MPTCP && is_shut_down(sk) && error(sk) == 0
+fn is_given_up(ctx: &BtfTracePointContext) -> bool {
+    let sk: usize = ctx.arg(0);
+    ctx.arg::<i32>(1) == SYN_SENT && is_shut_down(sk) && error(sk) == 0
 }
 
 /// By shutdown in both directions, or by close, which does that before it changes the state.
@@ -272,59 +254,77 @@ fn listening(sk: usize) {
     }
 }
 
+/// The states are read anew: what led here is nothing that the verifier has to keep apart.
 #[inline(never)]
-fn closed(sk: usize, old: i32) {
+fn closed(ctx: &BtfTracePointContext) {
+    let (sk, old): (usize, i32) = (ctx.arg(0), ctx.arg(1));
     let (key, cookie) = identify::<Direct>(sk);
     let ts = now();
     let error = error(sk);
-    let mut unknown;
-    let socket = match (find(sk, key).map(|socket| unsafe { &mut *socket }), old) {
-        (Some(early), _) if early.flags & flag::EARLY != 0 => {
-            accept::tell_early(early, cookie);
-            early.flags = flag::LIVE;
-            early
-        }
-        (Some(subflow), _) if subflow.flags & flag::SUBFLOW != 0 => return,
-        (Some(socket), _) => socket,
-        (None, SYN_RECV) => return,
+    let mut unknown = Socket::default();
+    let socket = match find(sk, key) {
+        Some(socket) => unsafe { &mut *socket },
+        None if old == SYN_RECV => return,
         // The others were opened before the probes were there.
-        (None, _) => {
-            unknown = new::<Direct>(sk, Default::default());
+        None => {
+            unknown.cookie = cookie;
+            fill::<Direct>(sk, &mut unknown);
             unknown.flags = match old {
                 SYN_SENT => flag::CONNECTING,
                 LISTEN => flag::LIVE | flag::LISTENER,
+                _ if is_queued(sk) => {
+                    // Whoever accepts it has to know. Where another CPU does so just now, its release tells its end.
+                    unknown.flags = flag::PASSIVE;
+                    unknown.handover = handover::ENDED | handover::LEFT;
+                    unknown.started = ts;
+                    unknown.outcome = error;
+                    remember_first(key, &unknown);
+                    return;
+                }
                 _ => flag::LIVE,
             };
             &mut unknown
         }
     };
-    if socket.flags & flag::CONNECTING != 0 {
-        let asked = (socket.raddr, socket.rport);
-        fill::<Direct>(sk, socket);
-        if asked.1 != 0 && socket.rport == 0 {
-            (socket.raddr, socket.rport) = asked;
-        }
-        // Of MPTCP its subflow knows.
-        let error = if error == 0 { socket.outcome } else { error };
-        // Once its SYN was sent, only another call can end it without an error: shutdown, or
-        // connect to AF_UNSPEC.
-        let timer: u8 = unsafe { Probe::read(sk, offset!(icsk_pending)) };
-        if error == 0 && !is_shut_down(sk) && timer == 0 {
-            socket.flags |= flag::FAILED_IN_CALL;
-        } else {
-            outcome(socket, ts, if error == 0 { ECANCELED } else { error });
-        }
+    if socket.flags & flag::SUBFLOW != 0 {
         return;
     }
-    let end = End::new(ts, old, error);
-    if socket.flags & (flag::PASSIVE | flag::CLOSED) == flag::PASSIVE {
+    if socket.flags & flag::EARLY != 0 {
+        accept::tell_early(socket, cookie);
+        socket.flags = flag::LIVE;
+    }
+    if socket.flags & flag::CONNECTING != 0 {
+        return failed(sk, socket, ts, error);
+    }
+    let tell = if socket.flags & (flag::PASSIVE | flag::CLOSED) == flag::PASSIVE {
         // What the accepting side needs to report it, should it come later.
         socket.started = ts;
         socket.outcome = error;
-        if accept::ended_first(socket) {
-            ended::<Direct>(sk, key, socket, ts, end);
-        }
-    } else if socket.flags & flag::LIVE != 0 {
-        ended::<Direct>(sk, key, socket, ts, end);
+        accept::ended_first(socket)
+    } else {
+        socket.flags & flag::LIVE != 0
+    };
+    if tell {
+        ended::<Direct>(sk, key, socket, &End::new(ts, old, error));
+    }
+}
+
+/// An attempt to connect is over.
+#[inline(never)]
+fn failed(sk: usize, socket: &mut Socket, ts: u64, error: u16) {
+    let asked = (socket.raddr, socket.rport);
+    fill::<Direct>(sk, socket);
+    if asked.1 != 0 && socket.rport == 0 {
+        (socket.raddr, socket.rport) = asked;
+    }
+    // Of MPTCP its subflow knows.
+    let error = if error == 0 { socket.outcome } else { error };
+    // Once its SYN was sent, only another call can end it without an error: shutdown, or
+    // connect to AF_UNSPEC.
+    let timer: u8 = unsafe { Probe::read(sk, offset!(icsk_pending)) };
+    if error == 0 && !is_shut_down(sk) && timer == 0 {
+        socket.flags |= flag::FAILED_IN_CALL;
+    } else {
+        outcome(socket, ts, if error == 0 { ECANCELED } else { error });
     }
 }
