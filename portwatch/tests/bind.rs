@@ -1,6 +1,7 @@
 //! What `who` says about binds, against what the kernel does: real sockets are opened, then every kind of
 //! bind is really tried. In a network namespace of its own as root, so that nothing else has ports.
 
+mod alone;
 mod elsewhere;
 mod promises;
 
@@ -18,6 +19,7 @@ use portwatch::row::{Row, State};
 use portwatch::snapshot::{Options, take};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use alone::own_network;
 use elsewhere::listener_elsewhere;
 use promises::{root, run};
 
@@ -97,22 +99,6 @@ fn main() {
         // A port that one has just freed must not be picked by another.
         true,
     )
-}
-
-/// Moves this process into a network namespace where only what is done here happens.
-fn own_network() {
-    // SAFETY: no other thread runs yet; the request is a whole, initialised `ifreq`.
-    unsafe {
-        assert_eq!(libc::unshare(libc::CLONE_NEWNET), 0, "no namespace");
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
-            *to = libc::c_char::from_ne_bytes([from]);
-        }
-        request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap();
-        assert_eq!(libc::ioctl(socket, libc::SIOCSIFFLAGS, &request), 0, "lo");
-        libc::close(socket);
-    }
 }
 
 fn netns() -> Option<u32> {

@@ -2,6 +2,7 @@
 //! namespace of its own, and what comes out has to be of the shape that is shown there. Needs root
 //! and curl; without root these tests are listed as ignored.
 
+mod alone;
 mod promises;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use alone::own_network;
 use promises::{root, run};
 
 const README: &str = include_str!("../../README.md");
@@ -40,22 +42,6 @@ fn main() {
         // They share ports.
         true,
     )
-}
-
-/// Moves this process into a network namespace where only what is done here happens.
-fn own_network() {
-    // SAFETY: no other thread runs yet; the request is a whole, initialised `ifreq`.
-    unsafe {
-        assert_eq!(libc::unshare(libc::CLONE_NEWNET), 0, "no namespace");
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
-            *to = libc::c_char::from_ne_bytes([from]);
-        }
-        request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap();
-        assert_eq!(libc::ioctl(socket, libc::SIOCSIFFLAGS, &request), 0, "lo");
-        libc::close(socket);
-    }
 }
 
 /// Code blocks of a language.

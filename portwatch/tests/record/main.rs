@@ -9,6 +9,8 @@ mod program;
 #[path = "../promises/mod.rs"]
 mod promises;
 mod signed;
+#[path = "../traffic/mod.rs"]
+mod traffic;
 mod truth;
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -24,14 +26,7 @@ use tempfile::TempDir;
 
 use program::{outcome, portwatch};
 use promises::{root, run};
-
-/// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
-const NETWORK: &str = r#"
-import socket, sys
-s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
-c = socket.create_connection(s.getsockname()); a, _ = s.accept()
-print("hello from the command"); sys.exit(7)
-"#;
+use traffic::NETWORK;
 
 fn main() {
     let root = root();

@@ -9,6 +9,8 @@ mod events;
 mod program;
 #[path = "../promises/mod.rs"]
 mod promises;
+#[path = "../traffic/mod.rs"]
+mod traffic;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output};
@@ -16,14 +18,7 @@ use std::time::{Duration, Instant};
 
 use program::portwatch;
 use promises::root;
-
-/// Opens, connects, accepts and closes one connection, says so on stdout, and exits with 7.
-const NETWORK: &str = r#"
-import socket, sys
-s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
-c = socket.create_connection(s.getsockname()); a, _ = s.accept()
-print("hello from the command"); sys.exit(7)
-"#;
+use traffic::NETWORK;
 
 fn main() {
     let root = root();
