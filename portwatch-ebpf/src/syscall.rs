@@ -48,20 +48,22 @@ pub fn returned(ctx: &TracePointContext) {
     }) else {
         return;
     };
+    if matches!(number, ACCEPT | ACCEPT4) && ret < 0 {
+        return;
+    }
     let arguments = Arguments::current();
-    let fd = arguments.fd();
+    let sk = socket_of(arguments.fd());
+    let error = errno(ret as i32);
     match number {
-        ACCEPT | ACCEPT4 if ret >= 0 => {
-            let sk = socket_of(ret as u32);
-            if sk != 0 {
-                accept::accepted::<Probe>(sk, socket_of(fd));
+        ACCEPT | ACCEPT4 => {
+            let accepted = socket_of(ret as u32);
+            if accepted != 0 {
+                accept::accepted::<Probe>(accepted, sk);
             }
         }
-        CONNECT => connected(socket_of(fd), arguments.name(), errno(ret as i32)),
-        BIND => bound(socket_of(fd), arguments.name(), errno(ret as i32)),
-        LISTEN => {
-            listen::returned::<Probe>(socket_of(fd), arguments.second() as u32, errno(ret as i32))
-        }
+        CONNECT => connected(sk, arguments.name(), error),
+        BIND => bound(sk, arguments.name(), error),
+        LISTEN => listen::returned::<Probe>(sk, arguments.second() as u32, error),
         _ => {}
     }
 }

@@ -95,7 +95,7 @@ twins! {
 /// Whether this connection waits for somebody to accept it: it has no file yet, and none has left it.
 #[inline(always)]
 fn is_queued(sk: usize) -> bool {
-    let file: usize = unsafe { Direct::read(sk, offset!(sk_socket)) };
+    let file: usize = unsafe { Probe::read(sk, offset!(sk_socket)) };
     file == 0 && !is_dead(sk)
 }
 

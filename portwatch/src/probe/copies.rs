@@ -34,6 +34,13 @@ pub fn is_twin(name: &str) -> bool {
     name.ends_with(TWIN)
 }
 
+/// Whether a program is one of several copies of it.
+pub fn is_copy(ebpf: &Ebpf, name: &str) -> bool {
+    let others = [TWIN.to_owned(), format!("{STANDIN}1")];
+    let exists = |ending| (ebpf.program(&format!("{}{ending}", original(name)))).is_some();
+    !name.ends_with(BODY) && others.into_iter().any(exists)
+}
+
 /// Whether this program is loaded; `preemption`: see [`portwatch_common::Config::standins`].
 pub fn is_used(ebpf: &Ebpf, name: &str, preemption: u32) -> bool {
     let from = match ebpf.program(&format!("{}{STANDIN}1", original(name))) {

@@ -1,6 +1,6 @@
 //! Carries out the plan: loads and attaches what this kernel takes, and reports what it refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -265,24 +265,31 @@ impl Loading<'_> {
             .flat_map(|alternative| alternative.probes)
             .map(|probe| (probe.program, probe.hook))
             .collect();
-        let used: HashSet<String> = (self.ebpf.programs())
+        // Whether it is one of several copies, which are small.
+        let used: HashMap<String, bool> = (self.ebpf.programs())
             .filter(|(name, _)| copies::is_used(&self.ebpf, name, self.kernel.preemption()))
-            .map(|(name, _)| name.to_string())
+            .map(|(name, _)| (name.to_string(), copies::is_copy(&self.ebpf, name)))
             .collect();
-        let wanted = |name: &str| {
-            let hook = hooks.get(copies::original(name)).copied();
-            hook.filter(|_| used.contains(name))
-        };
+        let wanted = |name: &str| Some((*used.get(name)?, *hooks.get(copies::original(name))?));
         let programs = self.ebpf.programs_mut();
-        let programs = programs.filter_map(|(name, program)| Some((program, wanted(name)?)));
-        let queue = Mutex::new(programs);
+        let mut programs: Vec<_> = programs
+            .filter_map(|(name, program)| {
+                let (is_copy, hook) = wanted(name)?;
+                Some((is_copy, program, hook))
+            })
+            .collect();
+        // None of the large ones is left for the end, when other CPUs have no more to do.
+        programs.sort_by_key(|&(is_copy, ..)| is_copy);
+        let queue = Mutex::new(programs.into_iter());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             for _ in 0..threads.min(4) {
                 scope.spawn(|| {
                     loop {
                         let next = queue.lock().expect("held by nobody who panics").next();
-                        let Some((program, hook)) = next else { break };
+                        let Some((_, program, hook)) = next else {
+                            break;
+                        };
                         let _ = program::load(program, hook, &self.kernel.aya);
                     }
                 });
