@@ -74,7 +74,7 @@ pub fn changed(ctx: &BtfTracePointContext) {
         (CLOSE, _) => {}
         (_, CLOSE) => {
             closed(ctx);
-            over = protocol == IPPROTO_MPTCP && is_given_up(ctx);
+            over = is_given_up(ctx);
         }
         _ => {}
     }
@@ -105,11 +105,14 @@ fn is_dead(sk: usize) -> bool {
     unsafe { Direct::read::<u64>(sk, offset!(sk_flags)) & SOCK_DEAD != 0 }
 }
 
-/// Whether the attempt of this MPTCP socket to connect ended with its close: nothing else tells its end.
+/// Whether this is an MPTCP socket whose attempt to connect ended with its close: nothing else tells its end.
 #[inline(always)]
 fn is_given_up(ctx: &BtfTracePointContext) -> bool {
     let sk: usize = ctx.arg(0);
-    ctx.arg::<i32>(1) == SYN_SENT && is_shut_down(sk) && error(sk) == 0
+    ctx.arg::<i32>(1) == SYN_SENT
+        && protocol::<Direct>(sk) == IPPROTO_MPTCP
+        && is_shut_down(sk)
+        && error(sk) == 0
 }
 
 /// By shutdown in both directions, or by close, which does that before it changes the state.
