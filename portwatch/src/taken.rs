@@ -94,7 +94,7 @@ impl Taken {
     }
 
     fn came(&mut self, event: &Event) {
-        let (Some(port), Some(pid), Some(comm)) = (port(event), event.pid, &event.comm) else {
+        let (Some(port), Some(peer)) = (port(event), peer_of(event)) else {
             return;
         };
         match event.sock.and_then(|sock| self.ports.insert(sock, port)) {
@@ -104,11 +104,7 @@ impl Taken {
             None => {}
         }
         self.binders.entry(port).or_default().push(Binder {
-            peer: Peer {
-                pid,
-                comm: comm.text().into_owned(),
-                sock: event.sock,
-            },
+            peer,
             laddr: event.laddr,
             since: event.ts,
             left: None,
@@ -204,11 +200,11 @@ impl Taken {
     }
 
     /// Puts the holders into a bind that failed with `EADDRINUSE`: those who have the port now, each process
-    /// and socket once, but a process only once for all its connections; then those who left it in the last
-    /// minute and have it no more, and who ended the last connection there. Not its own socket, which may have the
-    /// port by now, nor those that `later` events tell to have come since.
+    /// and socket once, but a process only once for all its connections; then who had it before events came and
+    /// left it since, as `later` events tell, who left it in the last minute and has it no more, and who ended the
+    /// last connection there. Not its own socket, which may have the port by now, nor those that came since.
     pub fn tell(&self, event: &mut Event, later: &[Event]) {
-        let Some(port) = port(event).filter(|_| found_taken(event)) else {
+        let Some(port) = found_taken(event).then(|| port(event)).flatten() else {
             return;
         };
         let own = |sock: Option<u64>| sock.is_some() && sock == event.sock;
@@ -253,6 +249,19 @@ impl Taken {
             for peer in &seen.holders {
                 add(&mut holders, peer, seen.connected);
             }
+        }
+        let (own_ts, of) = (event.ts, event.laddr);
+        let left_since = later.iter().filter(|x| {
+            x.kind == Kind::Close
+                && x.ts > own_ts
+                && self::port(x) == Some(port)
+                && overlap(x.laddr, of)
+                && !own(x.sock)
+                && x.sock.is_some_and(|sock| !self.ports.contains_key(&sock))
+                && !younger.iter().any(|came| came.sock == x.sock)
+        });
+        for peer in left_since.filter_map(peer_of) {
+            add(&mut holders, &peer, true);
         }
         let most = holders.len() + TOLD;
         let is_recent = |at: u64| event.ts.saturating_sub(at) <= DEPARTED_NS;
@@ -313,7 +322,17 @@ fn add(holders: &mut Vec<Peer>, peer: &Peer, once: bool) {
     }
 }
 
-fn found_taken(event: &Event) -> bool {
+/// Who has its socket, as far as that is known.
+fn peer_of(event: &Event) -> Option<Peer> {
+    Some(Peer {
+        pid: event.pid?,
+        comm: event.comm?.text().into_owned(),
+        sock: event.sock,
+    })
+}
+
+/// Whether it is a bind to a port that others have.
+pub fn found_taken(event: &Event) -> bool {
     event.kind == Kind::Bind && event.has_error(libc::EADDRINUSE)
 }
 

@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::snapshot;
-use crate::taken::Taken;
+use crate::taken::{Taken, found_taken};
 
 /// How many times as long as it took a snapshot is used: binds may fail by the thousand.
-const USES: u32 = 50;
+const USES: u32 = 20;
+/// The same where it shows nobody: connections come and go without a bind that would tell of them.
+const USES_OF_NONE: u32 = 5;
 /// How long at most.
 const FRESH: Duration = Duration::from_secs(1);
 
 pub struct Holders {
     taken: Taken,
-    /// How old the last snapshot may be.
-    fresh: Duration,
+    /// How long the last snapshot took.
+    took: Duration,
     /// Whether anybody is shown binds.
     wanted: bool,
 }
@@ -25,7 +27,7 @@ impl Holders {
     pub fn new(wanted: bool) -> Self {
         Self {
             taken: Taken::default(),
-            fresh: FRESH,
+            took: FRESH,
             wanted,
         }
     }
@@ -36,17 +38,33 @@ impl Holders {
             return;
         }
         self.taken.note(event);
-        if (self.taken).needs_snapshot(event, self.fresh.as_nanos() as u64) {
-            let began = Instant::now();
-            let options = snapshot::Options {
-                holders: true,
-                ..snapshot::Options::default()
-            };
-            // Without one, what events told of has to do.
-            let rows = snapshot::rows(&options).ok();
-            self.taken.refresh(rows.into_iter().flatten(), event.ts);
-            self.fresh = FRESH.min(began.elapsed() * USES);
+        if (self.taken).needs_snapshot(event, self.fresh(USES)) {
+            self.look(event.ts);
         }
         self.taken.tell(event, later);
+        if found_taken(event)
+            && event.holders.is_none()
+            && (self.taken).needs_snapshot(event, self.fresh(USES_OF_NONE))
+        {
+            self.look(event.ts);
+            self.taken.tell(event, later);
+        }
+    }
+
+    /// How old a snapshot may be, in nanoseconds, that is used so often.
+    fn fresh(&self, uses: u32) -> u64 {
+        FRESH.min(self.took * uses).as_nanos() as u64
+    }
+
+    /// Takes a snapshot. Without one, what events told of has to do.
+    fn look(&mut self, now: u64) {
+        let began = Instant::now();
+        let options = snapshot::Options {
+            holders: true,
+            ..snapshot::Options::default()
+        };
+        let rows = snapshot::rows(&options).ok();
+        self.taken.refresh(rows.into_iter().flatten(), now);
+        self.took = began.elapsed();
     }
 }

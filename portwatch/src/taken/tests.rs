@@ -251,6 +251,24 @@ fn who_came_after_a_failed_bind_was_not_in_its_way() {
 }
 
 #[test]
+fn who_had_the_port_before_events_came_and_left_it_after_the_failed_bind_was_in_its_way() {
+    let taken = Taken::default();
+    let mut failed = event(Kind::Bind, SECOND, 999, 999, "0.0.0.0");
+    failed.error = Some(libc::EADDRINUSE as u16);
+    let closed = |pid, sock| event(Kind::Close, SECOND + 5, pid, sock, "127.0.0.1");
+    let later = [
+        closed(10, 1),
+        closed(999, 999),
+        event(Kind::Bind, SECOND + 2, 20, 2, "127.0.0.1"),
+        closed(20, 2),
+    ];
+    taken.tell(&mut failed, &later);
+    let holders = failed.holders.unwrap_or_default();
+    let holders: Vec<_> = holders.iter().map(|x| (x.pid, x.sock)).collect();
+    assert_eq!(holders, [(10, Some(1))]);
+}
+
+#[test]
 fn who_ended_a_connection_left_its_remains_on_the_port() {
     let ended = |ts, pid, sock, cause| {
         let mut ended = event(Kind::Close, ts, pid, sock, "127.0.0.1");
