@@ -248,10 +248,21 @@ fn running_thread(directory: &Path) -> Option<PathBuf> {
     threads.find(|thread| read_stat(thread).is_some_and(|stat| !stat.ended))
 }
 
-fn read_exe(directory: &Path) -> Option<String> {
-    let path = std::fs::read_link(directory.join("exe")).ok()?;
-    let path = sanitize::utf8(path.as_os_str().as_encoded_bytes());
-    Some(path.trim_end_matches(" (deleted)").to_string())
+/// Path of the file that a process runs, below its root. Of a deleted one the path that it had.
+pub fn read_exe(directory: &Path) -> Option<String> {
+    const DELETED: &str = " (deleted)";
+    let link = directory.join("exe");
+    let path = std::fs::read_link(&link).ok()?;
+    let text = sanitize::utf8(path.as_os_str().as_encoded_bytes());
+    let Some(before) = text.strip_suffix(DELETED) else {
+        return Some(text.into_owned());
+    };
+    // The kernel says so behind the path; but a name may end in it.
+    let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    let named = directory.join("root").join(path.strip_prefix("/").ok()?);
+    let file = identity(&link);
+    let is_name = file.is_some() && file == identity(&named);
+    Some(if is_name { &text } else { before }.to_owned())
 }
 
 fn read_comm(directory: &Path) -> Option<Comm> {
@@ -402,6 +413,26 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         assert_eq!(machine.exe(pid, &comm).as_deref(), own.to_str());
         assert_eq!(machine.exe(pid, &"another".into()), None);
+    }
+
+    #[test]
+    fn a_deleted_file_is_told_from_one_of_that_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, expected) in [("app (deleted)", "app (deleted)"), ("app", "app")] {
+            let path = folder.path().join(name);
+            // By another process: one that is forked here meanwhile would have it open for writing.
+            let mut copy = std::process::Command::new("cp");
+            let copied = copy.arg("/bin/sleep").arg(&path).status();
+            assert!(copied.unwrap().success());
+            let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
+            if name == "app" {
+                std::fs::remove_file(&path).unwrap();
+            }
+            let exe = read_exe(Path::new(&format!("/proc/{}", child.id())));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(exe.as_deref(), folder.path().join(expected).to_str());
+        }
     }
 
     #[test]

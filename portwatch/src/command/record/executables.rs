@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lru::LruCache;
 
 use crate::event::Context;
-use crate::sanitize;
+use crate::machine::read_exe;
 
 /// Most executables remembered.
 const REMEMBERED: NonZeroUsize = const { NonZeroUsize::new(4096).unwrap() };
@@ -57,12 +57,10 @@ impl Executables {
 fn open(pid: Option<u32>, context: &Context, started: Option<u64>) -> Option<File> {
     let name = context.exe.as_deref()?;
     if let Some(pid) = pid {
-        let link = PathBuf::from(format!("/proc/{pid}/exe"));
+        let directory = PathBuf::from(format!("/proc/{pid}"));
         // It may run another program by now, and its number may have been given away.
-        let runs = std::fs::read_link(&link).unwrap_or_default();
-        let runs = sanitize::utf8(runs.as_os_str().as_encoded_bytes());
-        if runs.trim_end_matches(" (deleted)") == name {
-            return File::open(link).ok();
+        if read_exe(&directory).as_deref() == Some(name) {
+            return File::open(directory.join("exe")).ok();
         }
     }
     let path = Path::new(name);
