@@ -5,7 +5,7 @@ use portwatch_common::{Kind, flag};
 
 use crate::{
     connect::EINPROGRESS,
-    emit::{Details, emit, now},
+    emit::{Details, elapsed, emit, now},
     maps::offset,
     memory::{Direct, Memory},
     mptcp::{connection, is_subflow},
@@ -46,10 +46,10 @@ fn slow_connect(sk: usize) {
     };
     let socket = unsafe { &mut *socket };
     let ts = now();
-    let age = ts.saturating_sub(socket.started);
+    // Not known of an attempt from before the probes: a SYN that is sent again is a second old by default.
+    let age = elapsed(ts, socket.started);
     if socket.flags & (flag::CONNECTING | flag::ANNOUNCED) == flag::CONNECTING
-        && socket.started != 0
-        && age >= SLOW_NS
+        && (socket.started == 0 || age >= SLOW_NS)
     {
         socket.flags |= flag::ANNOUNCED;
         fill::<Direct>(sk, socket);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::harness::event::{Family, Kind, Proto};
 use crate::harness::meeting::{Mailbox, mailboxes};
@@ -24,6 +24,7 @@ crate::scenarios! {
     a_connect_closed_before_its_outcome_is_reported_as_cancelled,
     a_connect_given_up_by_another_call_is_reported_as_cancelled_then,
     a_connect_under_way_is_announced_once_after_a_second,
+    a_connect_begun_before_the_start_is_announced,
     a_connect_that_times_out_is_reported,
     a_non_blocking_connect_that_succeeds_is_reported_once,
     a_bound_socket_whose_connect_was_refused_ends_without_a_peer,
@@ -353,6 +354,38 @@ fn a_connect_under_way_is_announced_once_after_a_second(stage: &mut Stage) -> Re
         drop(accepted);
         Ok(())
     })?;
+    Ok(())
+}
+
+fn a_connect_begun_before_the_start_is_announced(stage: &mut Stage) -> Result<()> {
+    for what in ["sockets open at the start", "slow connects"] {
+        stage.require_observed(what)?;
+    }
+    let netns = stage.netns()?;
+    let (begun, told) = (Mailbox::new()?, Mailbox::new()?);
+    let client = stage.spawn_in(&netns, "patient", || {
+        let (listener, _fillers) = full_listener()?;
+        let _socket = attempt(&listener)?;
+        begun.put("begun")?;
+        told.take()?;
+        Ok(())
+    })?;
+    begun.take()?;
+    let namespace = netns.inode().to_string();
+    // Ends with the announcement.
+    let tracer = stage.trace(&["--netns", &namespace, "-e", "connect", "-c", "1"])?;
+    let run = tracer.wait()?;
+    told.put("told")?;
+    stage.join()?;
+    let events = run.events()?;
+    let [event] = &events[..] else {
+        bail!("{events:?}");
+    };
+    let (error, whose) = (event.error.as_deref(), event.pid);
+    ensure!(
+        (error, whose, event.latency_us) == (Some("EINPROGRESS"), Some(client), None),
+        "{event:?}"
+    );
     Ok(())
 }
 
