@@ -220,6 +220,13 @@ impl Event {
         self.error.map(i32::from) == Some(errno)
     }
 
+    /// When its `latency_us` began: a connect with its SYN, an accept with the connection that it found
+    /// established.
+    pub fn began(&self) -> u64 {
+        let latency = self.latency_us.unwrap_or_default();
+        self.ts.saturating_sub(latency.saturating_mul(1000))
+    }
+
     /// An event of which nothing but these three is known.
     pub fn new(kind: Kind, origin: Origin, ts: u64) -> Self {
         Self {

@@ -295,7 +295,7 @@ impl Taken {
             matches!(x.kind, Kind::Bind | Kind::Connect | Kind::Accept)
                 && self::port(x) == port
                 && x.error.is_none()
-                && began(x) > event.ts
+                && x.began() > event.ts
                 && x.sock.is_some_and(|sock| !self.ports.contains_key(&sock))
         });
         younger.collect()
@@ -334,12 +334,6 @@ fn peer_of(event: &Event) -> Option<Peer> {
 /// Whether it is a bind to a port that others have.
 pub fn found_taken(event: &Event) -> bool {
     event.kind == Kind::Bind && event.has_error(libc::EADDRINUSE)
-}
-
-/// When its socket took the port, at the latest.
-fn began(event: &Event) -> u64 {
-    let latency = event.latency_us.unwrap_or_default();
-    event.ts.saturating_sub(latency.saturating_mul(1000))
 }
 
 /// `None` also of a bind that leaves the port open (IP_BIND_ADDRESS_NO_PORT).

@@ -231,7 +231,12 @@ impl Table {
             bound = true;
         }
         let mut socket = Compact::new(event, state);
-        socket.since = Some(event.ts).filter(|_| state == State::Estab).into();
+        let established = match event.kind {
+            // The kernel did that, before the process took it.
+            Kind::Accept => event.began(),
+            _ => event.ts,
+        };
+        socket.since = (state == State::Estab).then_some(established).into();
         self.put(key, socket, bound);
     }
 

@@ -51,6 +51,17 @@ fn a_group_that_shares_a_port_counts_by_process() {
 }
 
 #[test]
+fn a_connection_is_established_before_it_is_accepted() {
+    let after = |kind, cookie| Event {
+        latency_us: Some(2),
+        ..event(kind, 5_000, cookie, 80, Some(9))
+    };
+    let table = table(&[after(Kind::Accept, 1), after(Kind::Connect, 2)]);
+    let since = |cookie| table.get(Key(cookie)).unwrap().row().since;
+    assert_eq!([1, 2].map(since), [Some(3_000), Some(5_000)]);
+}
+
+#[test]
 fn a_failed_attempt_ends_a_socket_that_was_not_bound() {
     let failed = |error: i32| Event {
         error: u16::try_from(error).ok(),
