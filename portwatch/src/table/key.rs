@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
+use super::compact::Compact;
 use crate::event::{Event, Proto};
 
 /// A socket's cookie. Where there is none, a hash of its inode's number or of its addresses, which no cookie
@@ -17,6 +18,15 @@ impl Key {
 
 /// The other end, where there is one.
 type Remote = (Option<IpAddr>, Option<u16>);
+
+/// Namespace and addresses.
+type Place = (
+    Option<u32>,
+    Option<Proto>,
+    Option<IpAddr>,
+    Option<u16>,
+    Remote,
+);
 
 /// Set in hashes: cookies count up from 1 and never get there. Those that count down from the
 /// highest number are shown there without it.
@@ -43,6 +53,18 @@ impl Keys {
         self.hash(event, (event.raddr, event.rport))
     }
 
+    /// The same of a socket of the table.
+    pub fn by_addresses(&self, socket: &Compact) -> Key {
+        let remote = (socket.raddr, socket.rport);
+        self.of_place((
+            socket.netns.get(),
+            socket.proto,
+            socket.laddr,
+            socket.lport,
+            remote,
+        ))
+    }
+
     /// The key that it would have had before it was connected.
     pub fn of_unconnected(&self, event: &Event) -> Key {
         match event.sock {
@@ -66,8 +88,11 @@ impl Keys {
     }
 
     fn hash(&self, event: &Event, remote: Remote) -> Key {
-        let socket = (event.netns, event.proto, event.laddr, event.lport, remote);
-        Key(HASH | self.0.hash_one(socket))
+        self.of_place((event.netns, event.proto, event.laddr, event.lport, remote))
+    }
+
+    fn of_place(&self, place: Place) -> Key {
+        Key(HASH | self.0.hash_one(place))
     }
 
     pub fn is_hash(key: Key) -> bool {

@@ -11,8 +11,9 @@ mod model;
 mod reconcile;
 #[cfg(test)]
 mod tests;
+mod unheld;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 
 use indexmap::IndexMap;
@@ -96,6 +97,8 @@ pub struct Table {
     closed: Graves,
     /// Keys of the listeners by network namespace and port.
     listeners: BTreeSet<(Maybe<u32>, u16, Key)>,
+    /// Keys of what is in TIME-WAIT by a key of its addresses.
+    left: BTreeMap<Key, Key>,
     history: History,
     /// Sockets that events told of since [`Table::watch`].
     touched: Option<HashSet<Key>>,
@@ -113,6 +116,7 @@ impl Table {
             open: IndexMap::new(),
             closed: Graves::default(),
             listeners: BTreeSet::new(),
+            left: BTreeMap::new(),
             history: History::new(limits.ports, limits.happenings),
             touched: None,
             doubts: HashSet::new(),
@@ -376,6 +380,13 @@ impl Table {
         if let Some(place) = listening(key, &open.socket) {
             self.listeners.insert(place);
         }
+        if open.socket.rport.is_some() {
+            let addresses = self.keys.by_addresses(&open.socket);
+            self.replace(addresses);
+            if open.socket.state == State::TimeWait {
+                self.left.insert(addresses, key);
+            }
+        }
         self.open.insert(key, open);
     }
 
@@ -383,6 +394,10 @@ impl Table {
         let open = self.open.swap_remove(&key)?;
         if let Some(place) = listening(key, &open.socket) {
             self.listeners.remove(&place);
+        }
+        if open.socket.state == State::TimeWait {
+            let addresses = self.keys.by_addresses(&open.socket);
+            self.left.remove(&addresses);
         }
         Some(open)
     }

@@ -125,7 +125,8 @@ impl World {
             Step::Arrive(n) => {
                 if let Some(listener) = self.choose(n, |s| s.row.state == State::Listen) {
                     let port = self.sockets[&listener].row.event.lport.unwrap();
-                    let cookie = self.make(Kind::Accept, State::Estab, port, Some(9));
+                    let remote = self.remote(port);
+                    let cookie = self.make(Kind::Accept, State::Estab, port, Some(remote));
                     let socket = self.sockets.get_mut(&cookie).unwrap();
                     socket.held = false;
                     socket.row.event.inode = None;
@@ -171,11 +172,27 @@ impl World {
         let Some(cookie) = self.choose(n, |s| s.row.state == from) else {
             return;
         };
+        let lport = self.sockets[&cookie].row.event.lport.unwrap();
+        let remote = (kind == Kind::Connect).then(|| self.remote(lport));
         let row = &mut self.sockets.get_mut(&cookie).unwrap().row;
         row.state = to;
         row.event.kind = kind;
-        row.event.rport = (kind == Kind::Connect).then_some(9);
+        (row.event.rport, row.event.raddr) = (remote, remote.and(row.event.laddr));
         self.tell(kind, cookie);
+    }
+
+    /// The other port of a new connection of this one: the first that no connection has. What was left
+    /// there is replaced.
+    fn remote(&mut self, lport: u16) -> u16 {
+        let is_at = |socket: &Socket, remote| {
+            let event = &socket.row.event;
+            (event.lport, event.rport) == (Some(lport), Some(remote))
+        };
+        let connected = |socket: &Socket| socket.row.state != State::TimeWait;
+        let has = |remote| (self.sockets.values()).any(|x| connected(x) && is_at(x, remote));
+        let remote = (9..).find(|&remote| !has(remote)).unwrap();
+        self.sockets.retain(|_, socket| !is_at(socket, remote));
+        remote
     }
 
     fn snapshot(&self) -> Vec<Row> {
@@ -362,11 +379,13 @@ proptest! {
         prop_assert!(!wrong || !differences.is_empty(), "papered over");
         prop_assert_eq!(without_unseen(told(&table, &world)), without_unseen(world.truth()));
         prop_assert_eq!(settle(&mut table, &world), vec![]);
-        // What no process has is shown as well.
+        // What no process has is shown as well, and nothing twice.
         let open: Vec<u64> = table.open.values().filter_map(|x| x.socket.sock.get()).collect();
         for socket in world.visible() {
             prop_assert!(open.contains(&socket.row.event.sock.unwrap()));
         }
+        let left = (table.open.values()).filter(|x| x.socket.state == State::TimeWait);
+        prop_assert_eq!(left.count(), table.left.len());
     }
 
     #[test]
@@ -376,6 +395,8 @@ proptest! {
             table.apply(event);
         }
         prop_assert!(table.closed.iter().count() <= 2 * 8);
+        let left = (table.open.values()).filter(|x| x.socket.state == State::TimeWait);
+        prop_assert_eq!(left.count(), table.left.len());
         let listening = (table.open.iter()).filter(|(k, open)| listening(**k, &open.socket).is_some());
         prop_assert_eq!(listening.count(), table.listeners.len());
         for sight in table.iter() {

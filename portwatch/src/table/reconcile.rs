@@ -75,6 +75,7 @@ impl Table {
             let open = self.seeded(&row, &mut shared, told);
             self.insert(key, open);
         }
+        self.replace_by(&touched);
         self.version += 1;
     }
 
@@ -125,6 +126,7 @@ impl Table {
                 _ => self.take_over(key, &row, &mut shared, news),
             }
         }
+        self.replace_by(&touched);
         let missing = self.open.iter().filter_map(|(&key, open)| {
             let seen = seen.contains(&key) || touched.contains(&key);
             let gone = !seen && (!open.told || can_be_seen(&open.socket, scope));
@@ -226,8 +228,23 @@ impl Table {
         open.socket.refresh(row, shared.holders(row));
         // Listeners are told by events, or repaired above; they are found by their state.
         let listens = open.socket.state == State::Listen || row.state == State::Listen;
-        if !news && !listens {
+        if news || listens || open.socket.state == row.state {
+            return;
+        }
+        if let Some(mut open) = self.take(key) {
             open.socket.state = row.state;
+            self.insert(key, open);
+        }
+    }
+
+    /// A snapshot may have found what connections that events told of meanwhile replaced.
+    fn replace_by(&mut self, touched: &HashSet<Key>) {
+        for key in touched {
+            let socket = self.open.get(key).map(|open| &open.socket);
+            let connection = socket.filter(|x| x.rport.is_some() && x.state != State::TimeWait);
+            if let Some(addresses) = connection.map(|x| self.keys.by_addresses(x)) {
+                self.replace(addresses);
+            }
         }
     }
 }
