@@ -51,7 +51,9 @@ impl Session {
     /// As [`Session::last_event`].
     pub fn table_at(&mut self, run: &Recorded, ts: u64, limits: Limits) -> Result<Table> {
         let last = self.last_until(ts)?.min(run.events.end - 1);
-        self.rebuild(run, last, ts, ts, limits)
+        let mut table = self.rebuild(run, last, ts, ts, limits)?;
+        table.tick(ts);
+        Ok(table)
     }
 
     /// The table of a run after this event, with what closed within `limits.closed_ns` before `ts`.

@@ -14,11 +14,12 @@ mod tests;
 mod unheld;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use indexmap::IndexMap;
 
-use crate::event::{Event, Kind, Origin, Proto};
+use crate::event::{Event, Family, Kind, Origin, Proto};
 use crate::row::{Row, State};
 
 pub use closed::Closed;
@@ -31,6 +32,7 @@ use closed::Graves;
 use compact::Maybe;
 use key::Keys;
 use reconcile::Doubt;
+use unheld::waiting;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -96,14 +98,20 @@ pub struct Table {
     open: IndexMap<Key, Open>,
     closed: Graves,
     /// Keys of the listeners by network namespace and port.
-    listeners: BTreeSet<(Maybe<u32>, u16, Key)>,
+    listeners: BTreeSet<Place>,
+    /// Keys of connections that wait to be accepted, in the same way.
+    waiting: BTreeSet<Place>,
     /// Keys of what is in TIME-WAIT by a key of its addresses.
     left: BTreeMap<Key, Key>,
+    /// No TIME-WAIT is over before.
+    left_until: u64,
     history: History,
     /// Sockets that events told of since [`Table::watch`].
     touched: Option<HashSet<Key>>,
     /// What was different at the last comparison, and not before.
     doubts: HashSet<Doubt>,
+    /// Sockets that went without an event.
+    unsaid: u64,
     lost: u64,
     version: u64,
 }
@@ -116,10 +124,13 @@ impl Table {
             open: IndexMap::new(),
             closed: Graves::default(),
             listeners: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             left: BTreeMap::new(),
+            left_until: u64::MAX,
             history: History::new(limits.ports, limits.happenings),
             touched: None,
             doubts: HashSet::new(),
+            unsaid: 0,
             lost: 0,
             version: 0,
         }
@@ -158,10 +169,11 @@ impl Table {
         }
     }
 
-    /// Forgets what closed too long ago. `now`: nanoseconds since the Unix epoch.
+    /// Forgets what closed too long ago, and what cannot be in TIME-WAIT any more. `now`: nanoseconds
+    /// since the Unix epoch.
     pub fn tick(&mut self, now: u64) {
         let gone = |closed: &Closed| now.saturating_sub(closed.at) >= self.limits.closed_ns;
-        self.version += self.closed.forget(gone);
+        self.version += self.closed.forget(gone) + self.expire(now);
     }
 
     /// Grows with every change.
@@ -172,6 +184,11 @@ impl Table {
     /// Events that never came, as far as the source knows.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// How many sockets went without an event, and needed none, since the start.
+    pub fn unsaid(&self) -> u64 {
+        self.unsaid
     }
 
     /// Number of open sockets.
@@ -301,6 +318,9 @@ impl Table {
                 told
             }
         };
+        if socket.state == State::Listen {
+            self.reset_queue(&socket);
+        }
         let closed = Closed {
             key,
             socket,
@@ -326,19 +346,13 @@ impl Table {
     /// several: then the one of the same process, or any of them.
     fn count_accepted(&mut self, event: &Event) {
         let Some(port) = event.lport else { return };
-        let netns = event.netns.into();
+        let to = (event.proto, event.family, event.laddr);
         let fit = |key: Key| {
             let socket = &self.open.get(&key)?.socket;
-            let exact = socket.laddr == event.laddr;
-            let any = socket.laddr.is_none_or(|addr| addr.is_unspecified());
-            let family = socket.family == event.family;
-            let same = socket.proto == event.proto && (exact || any);
-            same.then_some((exact, family, socket.pid.get() == event.pid, key))
+            Some((accepts(socket, to)?, socket.pid.get() == event.pid, key))
         };
-        let candidates = self
-            .listeners
-            .range((netns, port, Key::FIRST)..=(netns, port, Key::LAST));
-        let best = candidates.filter_map(|&(.., key)| fit(key)).max();
+        let candidates = at(&self.listeners, event.netns.into(), port);
+        let best = candidates.filter_map(fit).max();
         if let Some((.., key)) = best
             && let Some(listener) = self.open.get_mut(&key)
         {
@@ -380,11 +394,14 @@ impl Table {
         if let Some(place) = listening(key, &open.socket) {
             self.listeners.insert(place);
         }
+        if let Some(place) = waiting(key, &open) {
+            self.waiting.insert(place);
+        }
         if open.socket.rport.is_some() {
             let addresses = self.keys.by_addresses(&open.socket);
             self.replace(addresses);
             if open.socket.state == State::TimeWait {
-                self.left.insert(addresses, key);
+                self.leave(addresses, key, open.socket.ts);
             }
         }
         self.open.insert(key, open);
@@ -395,6 +412,9 @@ impl Table {
         if let Some(place) = listening(key, &open.socket) {
             self.listeners.remove(&place);
         }
+        if let Some(place) = waiting(key, &open) {
+            self.waiting.remove(&place);
+        }
         if open.socket.state == State::TimeWait {
             let addresses = self.keys.by_addresses(&open.socket);
             self.left.remove(&addresses);
@@ -403,8 +423,28 @@ impl Table {
     }
 }
 
+/// Network namespace, local port, and who is there.
+type Place = (Maybe<u32>, u16, Key);
+
+/// Who is at a port.
+fn at(places: &BTreeSet<Place>, netns: Maybe<u32>, port: u16) -> impl Iterator<Item = Key> {
+    let range = (netns, port, Key::FIRST)..=(netns, port, Key::LAST);
+    places.range(range).map(|&(.., key)| key)
+}
+
 /// Where a listener is found by what it accepts.
-fn listening(key: Key, socket: &Compact) -> Option<(Maybe<u32>, u16, Key)> {
+fn listening(key: Key, socket: &Compact) -> Option<Place> {
     let listens = socket.state == State::Listen && socket.proto != Some(Proto::Udp);
     listens.then_some((socket.netns, socket.lport?, key))
+}
+
+/// To what a connection came, but for the port.
+type To = (Option<Proto>, Option<Family>, Option<IpAddr>);
+
+/// How well a listener on its port fits; `None` if not at all.
+fn accepts(listener: &Compact, (proto, family, laddr): To) -> Option<(bool, bool)> {
+    let exact = listener.laddr == laddr;
+    let any = listener.laddr.is_none_or(|addr| addr.is_unspecified());
+    let fits = listener.proto == proto && (exact || any);
+    fits.then_some((exact, listener.family == family))
 }

@@ -153,8 +153,8 @@ impl World {
                         socket.row.state = State::TimeWait;
                         socket.row.event.inode = None;
                         socket.held = false;
-                    } else {
-                        self.sockets.remove(&cookie);
+                    } else if let Some(socket) = self.sockets.remove(&cookie) {
+                        self.reset_queue(&socket);
                     }
                 }
             }
@@ -179,6 +179,17 @@ impl World {
         row.event.kind = kind;
         (row.event.rport, row.event.raddr) = (remote, remote.and(row.event.laddr));
         self.tell(kind, cookie);
+    }
+
+    /// What waited at the last listener of a port goes with it.
+    fn reset_queue(&mut self, closed: &Socket) {
+        let at_port = |x: &Socket| x.row.event.lport == closed.row.event.lport;
+        let listens = |x: &Socket| x.row.state == State::Listen && at_port(x);
+        if listens(closed) && !self.sockets.values().any(listens) {
+            let states = [State::Estab, State::CloseWait];
+            let waits = |x: &Socket| !x.held && states.contains(&x.row.state) && at_port(x);
+            self.sockets.retain(|_, socket| !waits(socket));
+        }
     }
 
     /// The other port of a new connection of this one: the first that no connection has. What was left
@@ -386,6 +397,8 @@ proptest! {
         }
         let left = (table.open.values()).filter(|x| x.socket.state == State::TimeWait);
         prop_assert_eq!(left.count(), table.left.len());
+        let waits = table.open.iter().filter(|(k, open)| waiting(**k, open).is_some());
+        prop_assert_eq!(waits.count(), table.waiting.len());
     }
 
     #[test]

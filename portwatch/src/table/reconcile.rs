@@ -12,7 +12,7 @@ use crate::row::{Row, State};
 use crate::snapshot::Scope;
 
 use super::compact::{Compact, Holders};
-use super::{Closed, Key, Open, Table};
+use super::{Closed, Key, Open, Table, at};
 
 spelled! {
     /// What no event told.
@@ -154,6 +154,8 @@ impl Table {
                     duration_us: None.into(),
                 };
                 self.closed.bury(closed, self.limits.closed);
+            } else {
+                self.unsaid += 1;
             }
         }
         self.version += 1;
@@ -190,12 +192,8 @@ impl Table {
     fn listeners_of(&self, row: &Row) -> impl Iterator<Item = Key> {
         let event = &row.event;
         let port = event.lport.filter(|_| is_unnamed(row));
-        let places = port.map(|port| {
-            let netns = event.netns.into();
-            (self.listeners).range((netns, port, Key::FIRST)..=(netns, port, Key::LAST))
-        });
-        let keys = places.into_iter().flatten().map(|&(.., key)| key);
-        keys.filter(|key| {
+        let keys = port.map(|port| at(&self.listeners, event.netns.into(), port));
+        keys.into_iter().flatten().filter(|key| {
             let socket = self.open.get(key).map(|open| &open.socket);
             socket.is_some_and(|x| (x.proto, x.laddr) == (event.proto, event.laddr))
         })
@@ -225,14 +223,22 @@ impl Table {
             let open = self.seeded(row, shared, false);
             return self.insert(key, open);
         };
-        open.socket.refresh(row, shared.holders(row));
-        // Listeners are told by events, or repaired above; they are found by their state.
+        // Listeners are told by events, or repaired above.
         let listens = open.socket.state == State::Listen || row.state == State::Listen;
-        if news || listens || open.socket.state == row.state {
-            return;
+        let moves = !news && !listens && open.socket.state != row.state;
+        let holders = shared.holders(row);
+        if !moves && open.socket.inode == row.event.inode.into() {
+            return open.socket.refresh(row, holders);
         }
+        // It is found by both.
         if let Some(mut open) = self.take(key) {
-            open.socket.state = row.state;
+            open.socket.refresh(row, holders);
+            if moves {
+                open.socket.state = row.state;
+                if row.state == State::TimeWait {
+                    open.socket.ts = row.event.ts;
+                }
+            }
             self.insert(key, open);
         }
     }

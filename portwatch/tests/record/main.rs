@@ -44,6 +44,11 @@ fn main() {
                 root,
                 truth::seed,
             ),
+            (
+                "what_nobody_accepted_goes_with_its_listener",
+                root,
+                truth::queue,
+            ),
             ("append_adds_a_run", root, files::append),
             (
                 "files_follow_each_other_and_lose_nothing",

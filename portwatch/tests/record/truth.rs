@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use portwatch::session::{self, Session};
+use portwatch::table::Limits;
 use portwatch::view::lines::Json;
 
 use crate::{
@@ -224,6 +225,30 @@ pub fn seed() {
         [connected.clone(), connected, (pid, "LISTEN".to_owned())]
     );
     drop((client, server));
+}
+
+pub fn queue() {
+    let (_folder, file) = place();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let recording = Recording::start(&mut record(&file, &[]));
+    until(&file, "SELECT count(*) FROM raw_checkpoint");
+    let waits = format!("SELECT count(*) FROM raw_open WHERE state = 'ESTAB' AND lport = {port}");
+    assert_eq!(number(&file, &waits), 1);
+    drop(listener);
+    let closed = format!("SELECT count(*) FROM events WHERE event = 'close' AND lport = {port}");
+    until(&file, &closed);
+    recording.stop();
+    let mut session = Session::open(&file).unwrap();
+    let run = session.runs().unwrap().remove(0);
+    let (_, ended) = session.span(&run).unwrap();
+    let table = session.table_at(&run, ended, Limits::default()).unwrap();
+    let open = table
+        .iter()
+        .filter(|x| x.end.is_none() && x.socket.lport == Some(port));
+    assert_eq!(open.count(), 0);
+    drop(client);
 }
 
 pub fn shortest() {

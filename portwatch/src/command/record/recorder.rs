@@ -75,6 +75,7 @@ impl Recorder {
             events: 0,
             bytes: 0,
             differences: 0,
+            unsaid: 0,
             failure: None,
             recorder: self,
             messages,
@@ -135,6 +136,8 @@ struct Recording {
     events: u64,
     bytes: u64,
     differences: u64,
+    /// Sockets that went without an event, as far as the last checkpoint has it.
+    unsaid: u64,
     failure: Option<Error>,
 }
 
@@ -204,7 +207,7 @@ impl Recording {
     fn finish(&mut self, mut to: Filling<'_>, file: &Open, reason: &str) -> Result<Hash> {
         let open = self.table.kept().len() as u64;
         let dear = open > SMALL && to.since_checkpoint() < open;
-        if self.seeded && to.since_checkpoint() > 0 && !dear {
+        if self.seeded && self.differs(&to) && !dear {
             self.checkpoint(&mut to)?;
         }
         to.writer.finish(&Finish {
@@ -311,13 +314,19 @@ impl Recording {
         // What no event tells, as who holds a socket, is taken over from snapshots.
         let open = self.table.kept().len() as u64;
         let seconds = to.seconds_since_checkpoint(now);
-        if open <= SMALL && to.since_checkpoint() > 0 && seconds * SOCKETS_PER_SECOND >= open {
+        if open <= SMALL && self.differs(to) && seconds * SOCKETS_PER_SECOND >= open {
             self.checkpoint(to)?;
         }
         Ok(())
     }
 
+    /// Whether sockets came or went since the last checkpoint.
+    fn differs(&self, to: &Filling<'_>) -> bool {
+        to.since_checkpoint() > 0 || self.table.unsaid() > self.unsaid
+    }
+
     fn checkpoint(&mut self, to: &mut Filling<'_>) -> Result<()> {
+        self.unsaid = self.table.unsaid();
         to.checkpoint(self.now().1, self.table.kept())
     }
 
