@@ -22,26 +22,35 @@ pub struct Past {
     pub duration_us: Option<u64>,
 }
 
+/// The last happenings of a number of ports, by network namespace and port.
+type Ports = LruCache<(Option<u32>, u16), VecDeque<Past>>;
+
 /// The last happenings of the ports where something happened last.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// By network namespace and local port.
-    ports: LruCache<(Option<u32>, u16), VecDeque<Past>>,
+    /// Where something listens or did. They lie apart: each datagram of a new client binds a port, and a
+    /// thousand of those would push out the one of a server.
+    served: Ports,
+    others: Ports,
     each: usize,
+    /// A port was pushed out.
+    forgot: bool,
 }
 
 impl History {
-    /// Remembers `each` happenings of each of `ports` ports.
+    /// Remembers `each` happenings of each of `ports` ports of either kind.
     pub fn new(ports: NonZeroUsize, each: usize) -> Self {
         Self {
-            ports: LruCache::new(ports),
+            served: LruCache::new(ports),
+            others: LruCache::new(ports),
             each,
+            forgot: false,
         }
     }
 
     /// Takes note of what belongs here: binds, listens and the ends of what was bound. Connections
-    /// do not: they would push out all else.
-    pub fn note(&mut self, event: &Event) {
+    /// do not: they would push out all else. `served`: something listens on its port.
+    pub fn note(&mut self, event: &Event, served: bool) {
         let kept = match event.kind {
             Kind::Bind | Kind::Listen => true,
             Kind::Close => event.rport.is_none(),
@@ -50,7 +59,18 @@ impl History {
         let Some(port) = event.lport.filter(|&port| kept && port != 0) else {
             return;
         };
-        let past = (self.ports).get_or_insert_mut((event.netns, port), VecDeque::new);
+        let place = (event.netns, port);
+        let served = served || event.kind == Kind::Listen && event.error.is_none();
+        if served && !self.served.contains(&place) {
+            let before = self.others.pop(&place).unwrap_or_default();
+            self.forgot |= self.served.push(place, before).is_some();
+        }
+        let ports = match self.served.contains(&place) {
+            true => &mut self.served,
+            false => &mut self.others,
+        };
+        self.forgot |= !ports.contains(&place) && ports.len() == ports.cap().get();
+        let past = ports.get_or_insert_mut(place, VecDeque::new);
         if past.len() >= self.each {
             past.pop_front();
         }
@@ -66,7 +86,16 @@ impl History {
 
     /// What happened on a port of a network namespace, the latest last.
     pub fn of(&self, netns: Option<u32>, port: u16) -> impl DoubleEndedIterator<Item = &Past> {
-        self.ports.peek(&(netns, port)).into_iter().flatten()
+        let place = (netns, port);
+        let past = self.served.peek(&place);
+        past.or_else(|| self.others.peek(&place))
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether there are ports of which something was known once.
+    pub fn has_forgotten(&self) -> bool {
+        self.forgot
     }
 }
 
@@ -95,26 +124,46 @@ mod tests {
             (3, Kind::Close),
             (4, Kind::Bind),
         ] {
-            history.note(&event(ts, kind, 80));
+            history.note(&event(ts, kind, 80), false);
         }
         assert_eq!(times(&history, 80), [2, 3, 4]);
-        history.note(&event(5, Kind::Bind, 81));
-        history.note(&event(6, Kind::Bind, 80));
-        history.note(&event(7, Kind::Bind, 82));
-        assert_eq!(times(&history, 80), [3, 4, 6]);
-        assert!(times(&history, 81).is_empty());
+        for (ts, port) in [(5, 81), (6, 82), (7, 80)] {
+            history.note(&event(ts, Kind::Bind, port), false);
+        }
+        assert!(!history.has_forgotten());
+        history.note(&event(8, Kind::Bind, 83), false);
+        assert_eq!(times(&history, 80), [3, 4, 7], "it has been listened on");
+        assert!(times(&history, 81).is_empty() && history.has_forgotten());
+        assert_eq!(times(&history, 82), [6]);
         assert_eq!(history.of(Some(2), 80).count(), 0, "another namespace");
+    }
+
+    #[test]
+    fn a_server_that_was_there_before_keeps_its_port() {
+        let mut history = History::new(NonZeroUsize::new(1).unwrap(), 3);
+        history.note(&event(1, Kind::Bind, 80), false);
+        history.note(&event(2, Kind::Bind, 80), true);
+        history.note(&event(3, Kind::Bind, 81), false);
+        history.note(&event(4, Kind::Bind, 80), false);
+        assert!(!history.has_forgotten());
+        assert_eq!(times(&history, 80), [1, 2, 4]);
+        history.note(&event(5, Kind::Listen, 81), false);
+        assert_eq!(times(&history, 81), [3, 5]);
+        assert!(times(&history, 80).is_empty() && history.has_forgotten());
     }
 
     #[test]
     fn connections_and_unknown_ports_leave_no_trace() {
         let mut history = History::new(NonZeroUsize::new(2).unwrap(), 3);
-        history.note(&event(1, Kind::Accept, 80));
-        history.note(&Event {
-            rport: Some(4000),
-            ..event(2, Kind::Close, 80)
-        });
-        history.note(&event(3, Kind::Bind, 0));
+        history.note(&event(1, Kind::Accept, 80), false);
+        history.note(
+            &Event {
+                rport: Some(4000),
+                ..event(2, Kind::Close, 80)
+            },
+            false,
+        );
+        history.note(&event(3, Kind::Bind, 0), false);
         assert!(times(&history, 80).is_empty() && times(&history, 0).is_empty());
     }
 }

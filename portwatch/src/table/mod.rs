@@ -41,7 +41,7 @@ pub struct Limits {
     pub closed_ns: u64,
     /// Most closed sockets kept of either kind: servers, connections.
     pub closed: usize,
-    /// Ports whose history is kept.
+    /// Ports whose history is kept, of those with a server and of others each.
     pub ports: NonZeroUsize,
     /// Happenings kept of each of them.
     pub happenings: usize,
@@ -143,7 +143,9 @@ impl Table {
             self.lost = self.lost.saturating_add(event.count.unwrap_or(1));
             return;
         }
-        self.history.note(event);
+        let listeners = (event.lport).map(|port| at(&self.listeners, event.netns.into(), port));
+        let served = listeners.is_some_and(|mut keys| keys.next().is_some());
+        self.history.note(event, served);
         let key = self.keys.of(event);
         if let Some(touched) = &mut self.touched {
             touched.insert(key);

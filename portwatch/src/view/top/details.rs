@@ -108,7 +108,13 @@ impl Details {
                 lines.push(line);
             }
             if lines.len() == before {
-                lines.push("  nothing since portwatch runs".to_owned());
+                let nothing = match &scene.status.play {
+                    // It begins with a checkpoint.
+                    Some(_) => "  nothing shortly before this moment",
+                    None if scene.table.history().has_forgotten() => "  nothing remembered",
+                    None => "  nothing since portwatch runs",
+                };
+                lines.push(nothing.to_owned());
             }
         }
         lines

@@ -1,10 +1,14 @@
 //! What keys do, and what they leave as it is.
 
+use std::num::NonZeroUsize;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::{Origin, Proto};
+use crate::row::Row;
 
 #[test]
 fn a_filter_works_as_it_is_typed() {
@@ -88,7 +92,7 @@ fn workers() -> (Scene, Event) {
     let mut others = [21, 22, 23, 24].map(|cookie| worker(cookie, 900));
     others[0].laddr = Some("127.0.0.1".parse().unwrap());
     others[1].netns = Some(2);
-    others[2].proto = Some(crate::event::Proto::Udp);
+    others[2].proto = Some(Proto::Udp);
     others[2].kind = Kind::Bind;
     events.extend(others.clone());
     let mut close = others[3].clone();
@@ -217,6 +221,36 @@ fn frozen_nothing_moves() {
     assert_eq!(lines(&draw(&mut screen, &scene, 80, 24)), before);
     press(&mut screen, &scene, &[KeyCode::Char('p')]);
     assert_ne!(lines(&draw(&mut screen, &scene, 80, 24)), before);
+}
+
+#[test]
+fn of_a_port_without_a_history_no_more_is_said_than_is_known() {
+    let ports = const { NonZeroUsize::new(1).unwrap() };
+    let limits = Limits {
+        ports,
+        ..Limits::default()
+    };
+    let mut scene = Scene::new("tracepoint probes".into(), limits);
+    let before = Row::server(Proto::Tcp, "127.0.0.1:443", 7, "srv");
+    scene.table.seed([before]);
+    let said = |scene: &Scene| {
+        let mut screen = screen();
+        press(&mut screen, scene, &[KeyCode::Enter]);
+        let text = lines(&draw(&mut screen, scene, 80, 40));
+        let mut lines = text.lines();
+        lines.find(|line| line.starts_with("history of port 443"));
+        lines.next().unwrap().to_owned()
+    };
+    assert_eq!(said(&scene), "  nothing since portwatch runs");
+    for port in [1, 2] {
+        let mut bind = Event::new(Kind::Bind, Origin::Live, NOW);
+        (bind.sock, bind.lport) = (Some(port), Some(port as u16));
+        bind.error = Some(1);
+        scene.table.apply(&bind);
+    }
+    assert_eq!(said(&scene), "  nothing remembered");
+    scene.status.play = play::played(false).status.play;
+    assert_eq!(said(&scene), "  nothing shortly before this moment");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::super::play::Speed;
 use super::*;
 
 /// The typical scene as it is played.
-fn played(paused: bool) -> Scene {
+pub fn played(paused: bool) -> Scene {
     let mut scene = typical();
     scene.status.play = Some(Play {
         began: NOW - 60_000_000_000,
