@@ -156,6 +156,8 @@ impl Table {
         }
         let pending = event.has_error(libc::EINPROGRESS);
         match (event.kind, event.error) {
+            // IP_BIND_ADDRESS_NO_PORT: until it has a port it is in no table of the kernel either.
+            (Kind::Bind, None) if event.lport == Some(0) => {}
             (Kind::Bind, None) => self.bound(key, event),
             (Kind::Listen, None) => self.listens(key, event),
             (Kind::Accept, None) => {
@@ -310,6 +312,7 @@ impl Table {
                 }
                 socket
             }
+            None if event.lport.unwrap_or(0) == 0 && event.rport.is_none() => return,
             None => {
                 told.state = match (event.accepted, event.rport) {
                     _ if event.kind == Kind::Connect => State::SynSent,

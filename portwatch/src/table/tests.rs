@@ -62,6 +62,25 @@ fn a_connection_is_established_before_it_is_accepted() {
 }
 
 #[test]
+fn what_is_bound_without_a_port_comes_with_its_port() {
+    let bind = event(Kind::Bind, 1, 1, 0, None);
+    let close = Event {
+        kind: Kind::Close,
+        ..bind.clone()
+    };
+    let connect = event(Kind::Connect, 2, 1, 80, Some(9));
+    let nameless = Event {
+        lport: None,
+        ..close.clone()
+    };
+    for close in [close, nameless] {
+        assert_eq!(states(&table(&[bind.clone(), close])), []);
+    }
+    let connected = table(&[bind, connect]);
+    assert_eq!(states(&connected), [(State::Estab, false)]);
+}
+
+#[test]
 fn a_failed_attempt_ends_a_socket_that_was_not_bound() {
     let failed = |error: i32| Event {
         error: u16::try_from(error).ok(),
