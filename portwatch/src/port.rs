@@ -107,7 +107,50 @@ pub struct Bind<'a> {
     pub left: Vec<IpAddr>,
 }
 
+/// What the sockets there make of a bind, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    Succeeds,
+    /// Fails unless both have set SO_REUSEADDR, and only if they meet, which nobody tells.
+    MayFailUnless,
+    /// Fails unless both have set SO_REUSEADDR.
+    FailsUnless,
+    /// Fails only if they meet.
+    MayFail,
+    Fails,
+}
+
+impl Outcome {
+    fn of<'a>(obstacles: impl Iterator<Item = &'a Obstacle<'a>>) -> Self {
+        let outcomes = obstacles.map(|x| match (x.hard, x.overlap.is_certain()) {
+            (true, true) => Self::Fails,
+            (true, false) => Self::MayFail,
+            (false, true) => Self::FailsUnless,
+            (false, false) => Self::MayFailUnless,
+        });
+        outcomes.max().unwrap_or(Self::Succeeds)
+    }
+}
+
 impl Bind<'_> {
+    /// Of one whose address can be bound here.
+    pub fn outcome(&self) -> Outcome {
+        let left = match self.left.is_empty() {
+            true => Outcome::Succeeds,
+            false => Outcome::MayFailUnless,
+        };
+        Outcome::of(self.obstacles.iter()).max(left)
+    }
+
+    /// The same for an address of the family of this wildcard that no socket has: those with a wildcard
+    /// have all.
+    pub fn others(&self) -> Outcome {
+        let has_all =
+            |addr: IpAddr| addr.is_unspecified() && (addr.is_ipv6() || self.attempt.addr.is_ipv4());
+        let wide = self.obstacles.iter();
+        Outcome::of(wide.filter(|x| x.row.event.laddr.is_some_and(has_all)))
+    }
+
     /// Name of the error that it gets, or may get with or without SO_REUSEADDR: see [`Bind::only_if`].
     /// `None` when it would succeed.
     pub fn error(&self) -> Option<&'static str> {
@@ -271,12 +314,11 @@ impl Report<'_> {
     /// The addresses that are taken, with the devices of the sockets there, when there are others that are
     /// free.
     pub fn taken(&self) -> Vec<(IpAddr, Option<Device>)> {
-        let [first, .., _] = &self.binds[..] else {
+        let [ipv4, ipv6] = &self.binds[..] else {
             // one address was asked for
             return Vec::new();
         };
-        let all = |x: &&Obstacle<'_>| x.row.event.laddr.is_some_and(|addr| addr.is_unspecified());
-        if first.obstacles.iter().any(|x| all(&x)) {
+        if ipv4.others() >= Outcome::MayFail && ipv6.outcome() == Outcome::Fails {
             return Vec::new();
         }
         let mut addrs: Vec<(IpAddr, Option<Device>)> = (self.binds.iter())

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::words;
 use super::{Answer, MOST};
+use super::{verdict, words};
 use crate::event::{Event, Field};
 use crate::port::{Bind, Client, Report};
 use crate::row::{Column, Row};
@@ -68,7 +68,7 @@ impl Answer<'_> {
             "peers": peers.collect::<Value>(),
             "clients": clients.collect::<Value>(),
             "binds": binds.map(bind).collect::<Value>(),
-            "verdict": words::verdict(
+            "verdict": verdict::verdict(
                 report,
                 &words::place(&self.question, report.proto.as_str()),
                 &self.question,

@@ -1,6 +1,7 @@
 //! Everything about one port: the output of `who`.
 
 mod json;
+mod verdict;
 mod words;
 
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +74,7 @@ impl Answer<'_> {
             question, rules, ..
         } = self;
         let verdicts = |place: &dyn Fn(&Report<'_>) -> String| -> Vec<String> {
-            let verdict = |x: &Report<'_>| words::verdict(x, &place(x), question, rules);
+            let verdict = |x: &Report<'_>| verdict::verdict(x, &place(x), question, rules);
             self.reports.iter().map(verdict).collect()
         };
         let mut same = verdicts(&|_| words::place(question, "tcp+udp"));

@@ -169,13 +169,71 @@ fn a_wildcard_of_ipv6_may_be_for_ipv4_too() {
         (
             None,
             expect![
-                "a bind to 8080/tcp fails with EADDRINUSE: python3 (pid 7262) has it; 8080/udp is free: a bind succeeds"
+                "a bind to 8080/tcp on [::], perhaps also on 0.0.0.0, fails with EADDRINUSE: python3 (pid 7262) has it; 8080/udp is free: a bind succeeds"
             ],
         ),
     ] {
         let answer = answer(question(None), Rules::DEFAULT, &[wildcard(v6only)]).verdict();
         expected.assert_eq(&answer);
     }
+}
+
+#[test]
+fn where_only_some_addresses_are_taken_the_others_are_told_by_what_meets_them() {
+    let listener = |addr: &str, v6only| Row {
+        v6only,
+        ..Row::server(Proto::Tcp, &format!("{addr}:8080"), 7, "srv")
+    };
+    let bound = |addr: &str, v6only| Row {
+        state: State::Unconn,
+        ..listener(addr, v6only)
+    };
+    let left = Row::connection(State::TimeWait, "127.0.0.1:8080", "10.0.0.9:4000", 9, "srv");
+    let verdict = |rows: &[Row]| {
+        let question = Question {
+            protos: vec![Proto::Tcp],
+            ..question(None)
+        };
+        answer(question, Rules::DEFAULT, rows).verdict()
+    };
+    let only_v6 = Some(true);
+    expect!["8080/tcp is taken on [::] by srv (pid 7): a bind there fails with EADDRINUSE, one to an IPv4 address succeeds (on 0.0.0.0 and on 127.0.0.1 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[listener("[::]", only_v6), left.clone()]));
+    expect!["8080/tcp is taken on [::1] by srv (pid 7): a bind there or to [::] fails with EADDRINUSE, one to another address succeeds (on 0.0.0.0 and on 127.0.0.1 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[listener("[::1]", only_v6), left.clone()]));
+    expect!["8080/tcp is taken on 127.0.0.2, [::] by srv (pid 7): a bind there or to 0.0.0.0 fails with EADDRINUSE, one to another IPv4 address succeeds (on 127.0.0.1 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[
+        listener("[::]", only_v6),
+        listener("127.0.0.2", None),
+        left,
+    ]));
+    expect!["8080/tcp is taken on 127.0.0.2 by srv (pid 7): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (on those of IPv6 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[
+        bound("[::]", only_v6),
+        listener("127.0.0.2", None),
+    ]));
+    expect!["8080/tcp is taken on 127.0.0.2 by srv (pid 7): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds only if it and the sockets there set SO_REUSEADDR"].assert_eq(&verdict(&[
+        bound("[::]", Some(false)),
+        listener("127.0.0.2", None),
+    ]));
+    expect!["8080/tcp is taken on 127.0.0.2 by srv (pid 7): a bind there or to 0.0.0.0 or to [::] fails with EADDRINUSE, one to another address succeeds (perhaps on those of IPv4 and on those of IPv6 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[
+        bound("[::]", None),
+        listener("127.0.0.2", None),
+    ]));
+    expect!["8080/tcp is taken on [::1] by srv (pid 7): a bind there or to [::] fails with EADDRINUSE, one to another address succeeds (on those of IPv4 only if it and the sockets there set SO_REUSEADDR)"].assert_eq(&verdict(&[
+        bound("0.0.0.0", None),
+        listener("[::1]", only_v6),
+    ]));
+    // nobody listens
+    expect!["a bind to 8080/tcp on [::] fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR, one on 0.0.0.0 succeeds: nobody listens, but srv (pid 7) has it"].assert_eq(&verdict(&[bound("[::1]", only_v6)]));
+    expect!["a bind to 8080/tcp on [::], perhaps also on 0.0.0.0, fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR: nobody listens, but curl (pid 99) has it"].assert_eq(&verdict(&[client("[::1]:8080", "[::1]:443")]));
+}
+
+#[test]
+fn a_udp_socket_of_ipv6_with_a_peer_may_be_for_ipv4_too() {
+    let mut row = Row::connection(State::Estab, "[::1]:8080", "[::1]:53", 9, "dig");
+    row.event.proto = Some(Proto::Udp);
+    let question = Question {
+        protos: vec![Proto::Udp],
+        ..question(None)
+    };
+    expect!["8080/udp is taken on [::1] by dig (pid 9): a bind there or to [::], perhaps also to 0.0.0.0, fails with EADDRINUSE, one to another address succeeds"].assert_eq(&answer(question, Rules::DEFAULT, &[row]).verdict());
 }
 
 #[test]
