@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::event::{Family, Proto};
 use crate::row::{Row, State};
 
-/// A bind that might be tried. `::` is meant as most programs have it: for IPv4 as well.
+/// A bind that might be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Tcp (mptcp shares its ports) or udp.
@@ -17,7 +17,7 @@ pub struct Attempt {
     pub port: u16,
     /// The network device that the socket is bound to before.
     pub device: Option<Device>,
-    /// Only of use with an IPv6 address.
+    /// Whether `::` is meant for IPv6 only, which matters for no other address.
     pub v6only: bool,
     pub netns: Option<u32>,
 }

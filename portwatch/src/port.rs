@@ -35,6 +35,8 @@ pub struct Rules {
     pub ephemeral: Span<u16>,
     /// But not these (net.ipv4.ip_local_reserved_ports).
     pub reserved: Spans<u16>,
+    /// Whether `::` is for IPv6 only unless a program wants otherwise (net.ipv6.bindv6only).
+    pub v6only: bool,
     /// Protocols with which the address or the device of the question cannot be bound here.
     pub refusals: Vec<(Proto, Refusal)>,
     /// Connections of tcp that closed shortly before: nobody tells whether they are in TIME-WAIT.
@@ -53,6 +55,7 @@ impl Rules {
             last: 60999,
         },
         reserved: Spans(Vec::new()),
+        v6only: false,
         refusals: Vec::new(),
         closed: Vec::new(),
         unseen: None,
@@ -267,7 +270,7 @@ fn report<'a>(question: &Question, rules: &Rules, rows: &'a [Row], proto: Proto)
                 addr,
                 port: question.port,
                 device: question.device,
-                v6only: false,
+                v6only: rules.v6only,
                 netns: question.netns,
             };
             let left = bind::obstacles(&attempt, &rules.closed).into_iter();

@@ -19,8 +19,10 @@ use program::{outcome, portwatch};
 use promises::{root, run};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(BIND) {
-        bind();
+    match std::env::args().nth(1).as_deref() {
+        Some(BIND) => bind(),
+        Some(V6ONLY) => wildcards(),
+        _ => {}
     }
     let root = root();
     let lacks = |flags: &[&str]| unshare(flags, "true", &[]).is_none_or(|x| x.0 != Some(0));
@@ -49,6 +51,11 @@ fn main() {
                 "a_privilege_counts_only_where_the_network_namespace_belongs",
                 user,
                 privilege,
+            ),
+            (
+                "a_setting_makes_the_wildcard_of_ipv6_one_for_ipv6_only",
+                user,
+                v6only,
             ),
             (
                 "processes_outside_of_the_pid_namespace_are_said_to_be_hidden",
@@ -375,6 +382,42 @@ fn privilege() {
         let denied = text.contains("verdict: a bind to 1/tcp fails with EACCES");
         assert_eq!(denied.to_string(), truth.trim_end(), "{text}{stderr}");
     }
+}
+
+/// Runs this program as one that compares what `who` says of wildcards with binds.
+const V6ONLY: &str = "bind-wildcards";
+
+/// With each value of the setting of its network namespace.
+fn wildcards() -> ! {
+    const SETTING: &str = "/proc/sys/net/ipv6/bindv6only";
+    let socket = |domain| Socket::new(domain, Type::STREAM, None).unwrap();
+    for (value, succeeds) in [("0", false), ("1", true)] {
+        if !std::path::Path::new(SETTING).exists() {
+            eprintln!("NOT RUN: no IPv6 on this kernel");
+            break;
+        }
+        std::fs::write(SETTING, value).unwrap();
+        let listener = socket(Domain::IPV4);
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        listener.bind(&any.into()).unwrap();
+        listener.listen(1).unwrap();
+        let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+        let text = prints(&[&port.to_string(), "-t", "-o", "json"]);
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let told = &answer["protocols"][0]["binds"][1];
+        let all = SocketAddr::from(([0; 16], port));
+        let truth = socket(Domain::IPV6).bind(&all.into()).is_ok();
+        assert_eq!(truth, succeeds);
+        assert_eq!(told.get("error").is_none(), truth, "{text}");
+    }
+    std::process::exit(0);
+}
+
+fn v6only() {
+    let own = std::env::current_exe().unwrap();
+    let (code, _, stderr) = unshare(&["-Urn"], own.to_str().unwrap(), &[V6ONLY]).unwrap();
+    eprint!("{stderr}");
+    assert_eq!(code, Some(0));
 }
 
 /// What could not be seen, and the pid of the first server of tcp.

@@ -33,11 +33,12 @@ Examples:
   portwatch who 8080 --proc-root /host/proc
                                           another /proc, such as the host's
 
-A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families. One with \
-SO_REUSEPORT succeeds beside sockets of the same user that have all set it. Connections, TIME-WAIT and \
-sockets that do not listen do not stop a bind with SO_REUSEADDR if they have set it too, as those of \
-servers have and those of clients seldom. The kernel tells nobody whether they have, nor whether a \
-connection of IPv6 is for IPv6 only; if it is not, it stops a bind to 0.0.0.0.
+A bind is meant to the address given, else to 0.0.0.0 and to [::] for both families, unless \
+net.ipv6.bindv6only makes [::] one for IPv6 only. One with SO_REUSEPORT succeeds beside sockets of the \
+same user that have all set it. Connections, TIME-WAIT and sockets that do not listen do not stop a bind \
+with SO_REUSEADDR if they have set it too, as those of servers have and those of clients seldom. The \
+kernel tells nobody whether they have, nor whether a connection of IPv6 is for IPv6 only; if it is not, \
+it stops a bind to 0.0.0.0.
 
 An address that this machine does not have cannot be bound (EADDRNOTAVAIL), unless \
 net.ipv4.ip_nonlocal_bind (net.ipv6.ip_nonlocal_bind) allows it or a local route has it. Multicast of \

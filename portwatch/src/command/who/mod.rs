@@ -186,25 +186,26 @@ fn started<'a>(root: Option<&Path>, rows: impl Iterator<Item = &'a Row>) -> Hash
 /// The settings of this namespace; the kernel's defaults where they cannot be read.
 fn rules(question: &Question) -> Rules {
     let setting = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        let text = std::fs::read_to_string(format!("/proc/sys/net/{name}"));
         text.unwrap_or_default().trim().to_owned()
     };
-    let range = setting("ip_local_port_range");
+    let range = setting("ipv4/ip_local_port_range");
     let mut ends = range.split_whitespace().map(str::parse::<u16>);
     let (first, last) = match (ends.next(), ends.next()) {
         (Some(Ok(first)), Some(Ok(last))) => (first, last),
         _ => (32768, 60999),
     };
-    let reserved = setting("ip_local_reserved_ports");
+    let reserved = setting("ipv4/ip_local_reserved_ports");
     // Everyone has this one.
     let addr = question.addr.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     Rules {
-        unprivileged_start: setting("ip_unprivileged_port_start")
+        unprivileged_start: setting("ipv4/ip_unprivileged_port_start")
             .parse()
             .unwrap_or(1024),
         privileged: machine::has_network_capability(CapabilitySet::NET_BIND_SERVICE),
         ephemeral: Span { first, last },
         reserved: Spans(reserved.split(',').filter_map(|x| x.parse().ok()).collect()),
+        v6only: setting("ipv6/bindv6only") == "1",
         closed: Vec::new(),
         unseen: None,
         refusals: (question.protos.iter())

@@ -67,6 +67,37 @@ fn multicast_of_ipv6_is_for_udp() {
 }
 
 #[test]
+fn a_wildcard_of_ipv6_meets_no_ipv4_where_it_is_for_ipv6_only() {
+    let rules = Rules {
+        v6only: true,
+        ..Rules::DEFAULT
+    };
+    let question = Question {
+        protos: vec![Proto::Tcp],
+        ..question(None)
+    };
+    let listener = |addr: &str| Row::server(Proto::Tcp, &format!("{addr}:8080"), 7, "srv");
+    check(
+        question.clone(),
+        rules.clone(),
+        &[listener("0.0.0.0")],
+        expect![[r#"
+            8080/tcp: srv (pid 7, user root) listens on 0.0.0.0
+              queue        0 of 128 wait to be accepted
+              bind         0.0.0.0: EADDRINUSE (LISTEN of srv (pid 7) on 0.0.0.0, the same address)
+            verdict: 8080/tcp is taken on 0.0.0.0 by srv (pid 7): a bind there fails with EADDRINUSE, one to an IPv6 address succeeds
+        "#]],
+    );
+    let verdict = |rows: &[Row]| answer(question.clone(), rules.clone(), rows).verdict();
+    let client = client("127.0.0.1:8080", "10.0.0.2:443");
+    expect!["8080/tcp is taken on 127.0.0.1 by srv (pid 7): a bind there or to 0.0.0.0 fails with EADDRINUSE, one to another address succeeds"].assert_eq(&verdict(&[listener("127.0.0.1")]));
+    expect!["a bind to 8080/tcp on [::], perhaps also on 0.0.0.0, fails with EADDRINUSE: srv (pid 7) has it"].assert_eq(&verdict(&[listener("[::]")]));
+    expect!["a bind to 8080/tcp fails with EADDRINUSE: srv (pid 7) has it"]
+        .assert_eq(&verdict(&[listener("0.0.0.0"), listener("[::1]")]));
+    expect!["a bind to 8080/tcp on 0.0.0.0 fails with EADDRINUSE unless it and the sockets there set SO_REUSEADDR, one on [::] succeeds: nobody listens, but curl (pid 99) has it"].assert_eq(&verdict(&[client]));
+}
+
+#[test]
 fn another_namespace_has_its_own_ports() {
     let mut contained = Row::server(Proto::Tcp, "0.0.0.0:8080", 55, "nginx");
     contained.event.netns = Some(2);
