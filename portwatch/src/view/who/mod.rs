@@ -161,14 +161,17 @@ impl Answer<'_> {
         }
         if group::is_group(row) {
             put_name(out, "shared");
-            let options = match proto {
-                Proto::Udp => "SO_REUSEPORT or SO_REUSEADDR",
-                _ => "SO_REUSEPORT",
-            };
-            let _ = writeln!(
-                out,
-                "by several sockets with {options}: others that set it may join"
-            );
+            // Who has a process now may be another than who opened its socket.
+            out.push_str(match proto {
+                Proto::Udp => {
+                    "by several sockets with SO_REUSEPORT or SO_REUSEADDR: others that set it may join, \
+                     with SO_REUSEPORT only those that the same user opens\n"
+                }
+                _ => {
+                    "by several sockets with SO_REUSEPORT: others that set it may join if the same user \
+                     opens them\n"
+                }
+            });
         }
         if let (State::Listen, Some(waiting)) = (row.state, row.recv_queue) {
             put_name(out, "queue");

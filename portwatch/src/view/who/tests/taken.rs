@@ -249,7 +249,7 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
         expect![[r#"
             8080/tcp: worker (pid 10, user root) listens on 0.0.0.0
               also open in worker(11)
-              shared       by several sockets with SO_REUSEPORT: others that set it may join
+              shared       by several sockets with SO_REUSEPORT: others that set it may join if the same user opens them
               queue        0 of 256 wait to be accepted
               bind         0.0.0.0: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
               bind         [::]: EADDRINUSE (LISTEN of worker (pid 10) on 0.0.0.0, the same address; LISTEN of worker (pid 11) on 0.0.0.0, the same address)
@@ -257,6 +257,10 @@ fn a_group_is_one_server_and_a_hidden_process_is_told_as_such() {
             verdict: a bind to 8080/tcp fails with EADDRINUSE: worker (pid 10) and worker (pid 11) have it; 8080/udp is free: a bind succeeds
         "#]],
     );
+    let rows = [10, 11].map(|pid| Row::server(Proto::Udp, "0.0.0.0:8080", pid, "worker"));
+    let text = answer(question(None), Rules::DEFAULT, &rows).text(&Style::sample());
+    let shared = text.lines().find(|line| line.starts_with("  shared "));
+    expect!["  shared       by several sockets with SO_REUSEPORT or SO_REUSEADDR: others that set it may join, with SO_REUSEPORT only those that the same user opens"].assert_eq(shared.unwrap());
     let mut hidden = python();
     (hidden.event.pid, hidden.event.comm, hidden.event.holders) = (None, None, None);
     hidden.event.context = Some(Arc::new(Context {
