@@ -440,6 +440,10 @@ fn pid_namespace() {
     assert!(limits.contains(hidden), "{json}");
     assert!(stderr.contains(hidden), "{stderr}");
     assert_eq!(owner, None);
+    // Also where two look there, it is said once.
+    let wait = "\"$0\" who \"$1\" -t --wait --from poll | head -n 1";
+    let (_, _, stderr) = unshare(&PID, "sh", &["-c", wait, program, &port]).unwrap();
+    assert_eq!(stderr.matches(hidden).count(), 1, "{stderr}");
     // Polling has the same eyes.
     let polling = ["trace", "--from", "poll", "-d", "10ms"];
     let (_, _, stderr) = unshare(&PID, program, &polling).unwrap();

@@ -64,7 +64,7 @@ pub async fn run(args: WhoArgs) -> Result<Exit> {
         false => None,
     };
     let mut output = Output::open(None)?;
-    let limits = match session {
+    let mut limits = match session {
         Some(path) => past::answer(&args, path, &mut output.buffer)?,
         None => answer(
             &args,
@@ -76,6 +76,10 @@ pub async fn run(args: WhoArgs) -> Result<Exit> {
     match output.flush() {
         Err(error) if is_closed_pipe(&error) => return Ok(Exit::Fine),
         result => result?,
+    }
+    // Those of polling have been told at its start.
+    if let Some((_, Source::Poll(poll, _))) = &watch {
+        limits.retain(|limit| !poll.limits().contains(limit));
     }
     hint(&limits);
     if let Some((mut watch, mut events)) = watch {
