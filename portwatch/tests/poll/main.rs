@@ -180,7 +180,8 @@ fn without_permission_it_polls_and_says_why() {
     ] {
         assert!(first.contains(expected), "{said}");
     }
-    assert!(said.contains("cannot be read, which needs root"), "{said}");
+    // Other words where /proc hides the processes of others.
+    assert!(said.contains("which needs root"), "{said}");
     assert!(said.contains("--ring-size is not used"), "{said}");
 }
 
