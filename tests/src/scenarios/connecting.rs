@@ -364,6 +364,10 @@ fn a_connect_begun_before_the_start_is_announced(stage: &mut Stage) -> Result<()
     let netns = stage.netns()?;
     let (begun, told) = (Mailbox::new()?, Mailbox::new()?);
     let client = stage.spawn_in(&netns, "patient", || {
+        // Of this namespace only: its SYN is sent again for as long as portwatch takes to start, and every
+        // second where the kernel can do that.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "60")?;
+        let _ = std::fs::write("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "60");
         let (listener, _fillers) = full_listener()?;
         let _socket = attempt(&listener)?;
         begun.put("begun")?;
