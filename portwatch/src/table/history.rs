@@ -22,8 +22,11 @@ pub struct Past {
     pub duration_us: Option<u64>,
 }
 
-/// The last happenings of a number of ports, by network namespace and port.
-type Ports = LruCache<(Option<u32>, u16), VecDeque<Past>>;
+/// Network namespace and port.
+type Place = (Option<u32>, u16);
+
+/// The last happenings of a number of ports.
+type Ports = LruCache<Place, VecDeque<Past>>;
 
 /// The last happenings of the ports where something happened last.
 #[derive(Clone, Debug)]
@@ -49,8 +52,8 @@ impl History {
     }
 
     /// Takes note of what belongs here: binds, listens and the ends of what was bound. Connections
-    /// do not: they would push out all else. `served`: something listens on its port.
-    pub fn note(&mut self, event: &Event, served: bool) {
+    /// do not: they would push out all else. `served`: whether something listens there.
+    pub fn note(&mut self, event: &Event, served: impl FnOnce(Place) -> bool) {
         let kept = match event.kind {
             Kind::Bind | Kind::Listen => true,
             Kind::Close => event.rport.is_none(),
@@ -60,7 +63,7 @@ impl History {
             return;
         };
         let place = (event.netns, port);
-        let served = served || event.kind == Kind::Listen && event.error.is_none();
+        let served = event.kind == Kind::Listen && event.error.is_none() || served(place);
         if served && !self.served.contains(&place) {
             let before = self.others.pop(&place).unwrap_or_default();
             self.forgot |= self.served.push(place, before).is_some();
@@ -124,14 +127,14 @@ mod tests {
             (3, Kind::Close),
             (4, Kind::Bind),
         ] {
-            history.note(&event(ts, kind, 80), false);
+            history.note(&event(ts, kind, 80), |_| false);
         }
         assert_eq!(times(&history, 80), [2, 3, 4]);
         for (ts, port) in [(5, 81), (6, 82), (7, 80)] {
-            history.note(&event(ts, Kind::Bind, port), false);
+            history.note(&event(ts, Kind::Bind, port), |_| false);
         }
         assert!(!history.has_forgotten());
-        history.note(&event(8, Kind::Bind, 83), false);
+        history.note(&event(8, Kind::Bind, 83), |_| false);
         assert_eq!(times(&history, 80), [3, 4, 7], "it has been listened on");
         assert!(times(&history, 81).is_empty() && history.has_forgotten());
         assert_eq!(times(&history, 82), [6]);
@@ -141,13 +144,13 @@ mod tests {
     #[test]
     fn a_server_that_was_there_before_keeps_its_port() {
         let mut history = History::new(NonZeroUsize::new(1).unwrap(), 3);
-        history.note(&event(1, Kind::Bind, 80), false);
-        history.note(&event(2, Kind::Bind, 80), true);
-        history.note(&event(3, Kind::Bind, 81), false);
-        history.note(&event(4, Kind::Bind, 80), false);
+        history.note(&event(1, Kind::Bind, 80), |_| false);
+        history.note(&event(2, Kind::Bind, 80), |_| true);
+        history.note(&event(3, Kind::Bind, 81), |_| false);
+        history.note(&event(4, Kind::Bind, 80), |_| false);
         assert!(!history.has_forgotten());
         assert_eq!(times(&history, 80), [1, 2, 4]);
-        history.note(&event(5, Kind::Listen, 81), false);
+        history.note(&event(5, Kind::Listen, 81), |_| false);
         assert_eq!(times(&history, 81), [3, 5]);
         assert!(times(&history, 80).is_empty() && history.has_forgotten());
     }
@@ -155,15 +158,15 @@ mod tests {
     #[test]
     fn connections_and_unknown_ports_leave_no_trace() {
         let mut history = History::new(NonZeroUsize::new(2).unwrap(), 3);
-        history.note(&event(1, Kind::Accept, 80), false);
+        history.note(&event(1, Kind::Accept, 80), |_| false);
         history.note(
             &Event {
                 rport: Some(4000),
                 ..event(2, Kind::Close, 80)
             },
-            false,
+            |_| false,
         );
-        history.note(&event(3, Kind::Bind, 0), false);
+        history.note(&event(3, Kind::Bind, 0), |_| false);
         assert!(times(&history, 80).is_empty() && times(&history, 0).is_empty());
     }
 }

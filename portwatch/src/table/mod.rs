@@ -143,9 +143,10 @@ impl Table {
             self.lost = self.lost.saturating_add(event.count.unwrap_or(1));
             return;
         }
-        let listeners = (event.lport).map(|port| at(&self.listeners, event.netns.into(), port));
-        let served = listeners.is_some_and(|mut keys| keys.next().is_some());
-        self.history.note(event, served);
+        let listeners = &self.listeners;
+        (self.history).note(event, |(netns, port)| {
+            at(listeners, netns.into(), port).next().is_some()
+        });
         let key = self.keys.of(event);
         if let Some(touched) = &mut self.touched {
             touched.insert(key);
