@@ -250,14 +250,11 @@ impl Taken {
                 add(&mut holders, peer, seen.connected);
             }
         }
-        let (own_ts, of) = (event.ts, event.laddr);
-        let left_since = later.iter().filter(|x| {
+        let left_since = self.strangers(event, later).filter(|x| {
             x.kind == Kind::Close
-                && x.ts > own_ts
-                && self::port(x) == Some(port)
-                && overlap(x.laddr, of)
+                && x.ts > event.ts
+                && overlap(x.laddr, event.laddr)
                 && !own(x.sock)
-                && x.sock.is_some_and(|sock| !self.ports.contains_key(&sock))
                 && !younger.iter().any(|came| came.sock == x.sock)
         });
         for peer in left_since.filter_map(peer_of) {
@@ -290,15 +287,19 @@ impl Taken {
     /// Which of the later events tell of a socket that has the port of this one only since. A snapshot taken
     /// meanwhile shows it.
     fn younger<'e>(&self, event: &Event, later: &'e [Event]) -> Vec<&'e Event> {
-        let port = port(event);
-        let younger = later.iter().filter(|x| {
+        let younger = self.strangers(event, later).filter(|x| {
             matches!(x.kind, Kind::Bind | Kind::Connect | Kind::Accept)
-                && self::port(x) == port
                 && x.error.is_none()
                 && x.began() > event.ts
-                && x.sock.is_some_and(|sock| !self.ports.contains_key(&sock))
         });
         younger.collect()
+    }
+
+    /// Those of the later events on its port whose socket nothing has told of.
+    fn strangers<'e>(&self, event: &Event, later: &'e [Event]) -> impl Iterator<Item = &'e Event> {
+        let port = port(event);
+        let is_new = |sock| !self.ports.contains_key(&sock);
+        (later.iter()).filter(move |x| self::port(x) == port && x.sock.is_some_and(is_new))
     }
 }
 

@@ -27,7 +27,7 @@ impl Holders {
     pub fn new(wanted: bool) -> Self {
         Self {
             taken: Taken::default(),
-            took: FRESH,
+            took: Duration::ZERO,
             wanted,
         }
     }

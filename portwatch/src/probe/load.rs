@@ -270,12 +270,11 @@ impl Loading<'_> {
             .filter(|(name, _)| copies::is_used(&self.ebpf, name, self.kernel.preemption()))
             .map(|(name, _)| (name.to_string(), copies::is_copy(&self.ebpf, name)))
             .collect();
-        let wanted = |name: &str| Some((*used.get(name)?, *hooks.get(copies::original(name))?));
         let programs = self.ebpf.programs_mut();
         let mut programs: Vec<_> = programs
             .filter_map(|(name, program)| {
-                let (is_copy, hook) = wanted(name)?;
-                Some((is_copy, program, hook))
+                let hook = *hooks.get(copies::original(name))?;
+                Some((*used.get(name)?, program, hook))
             })
             .collect();
         // None of the large ones is left for the end, when other CPUs have no more to do.
