@@ -1,5 +1,6 @@
 //! Rows as a table, or one line each: the output of `list`.
 
+mod cell;
 mod text;
 
 use crate::row::{Column, Row};
