@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Event, Origin};
+use crate::event::{Event, Kind, Origin};
 use crate::snapshot::{Gap, Scope};
 
 /// Nanoseconds that each step takes.

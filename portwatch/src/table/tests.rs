@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::model::{event, row, scope};
 use super::*;
-use crate::event::{Comm, Event, Family, Origin, Peer};
+use crate::event::{Comm, Event, Family, Kind, Origin, Peer};
 use crate::snapshot::{Gap, Holders, Scope, Why};
 
 fn table(events: &[Event]) -> Table {
