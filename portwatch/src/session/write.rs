@@ -15,7 +15,7 @@ use super::chain::{self, Batch};
 use super::what::What;
 use super::{Finish, Kept, Run};
 use crate::event::{Cause, Comm, Context, Event, Family, Proto};
-use crate::view::lines::{list, peers};
+use crate::view::json::{list, peers};
 
 /// Most entries of a dictionary remembered; one that was forgotten is stored once more.
 const REMEMBERED: NonZeroUsize = const { NonZeroUsize::new(1 << 16).unwrap() };

@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 use crate::cli::Output;
 use crate::sanitize;
 use crate::view::columns::{DIM, Line, width_of};
-use crate::view::lines::{csv, json, put_json};
+use crate::view::json::{put_json, put_text};
+use crate::view::lines::csv;
 
 /// Rows that tell how wide the columns of a table are.
 const SAMPLE: usize = 1000;
@@ -152,7 +153,7 @@ impl Answer {
             if at > 0 {
                 out.push(b',');
             }
-            json::put_text(out, name);
+            put_text(out, name);
             out.push(b':');
             put_json(out, &json_of(name, value));
         }

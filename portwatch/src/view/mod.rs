@@ -5,6 +5,7 @@ mod columns;
 pub mod doctor;
 pub mod export;
 pub mod human;
+pub(crate) mod json;
 pub mod lines;
 pub mod report;
 pub mod rows;

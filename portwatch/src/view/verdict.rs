@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sanitize;
 use crate::session::{Fault, Verdict};
+use crate::view::json::put_json;
 use crate::view::time::Utc;
 
 /// What sessions are to be besides whole.
@@ -96,7 +97,7 @@ pub fn json(out: &mut Vec<u8>, file: &Path, found: &Result<Verdict>, asked: &Ask
         }
     }
     // Escaped as in all JSON here, so that a terminal can show it.
-    crate::view::lines::put_json(out, &Value::Object(object));
+    put_json(out, &Value::Object(object));
     out.push(b'\n');
 }
 

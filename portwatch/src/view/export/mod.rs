@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::event::Event;
 use crate::session::Run;
-use crate::view::lines::put_json;
+use crate::view::json::put_json;
 
 use flow::{Direction, Flows};
 

@@ -4,7 +4,7 @@
 
 use crate::event::{Event, Field, Value};
 use crate::sanitize;
-use crate::view::lines::json;
+use crate::view::json;
 use crate::view::time::Utc;
 
 #[derive(Debug)]

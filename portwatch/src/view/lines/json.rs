@@ -1,11 +1,9 @@
-//! Events as JSON, one object a line. On the path of every event of a busy machine, so values are
+//! Events as JSON, one object a line. On the path of every event of a busy machine, so it is
 //! written by hand, and what all events of an owner share is encoded once.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use crate::event::{Comm, Context, Event, Field, Kind, Peer, Value};
-use crate::sanitize::is_deceptive;
+use super::owners::Owners;
+use crate::event::{Event, Field, Kind};
+use crate::view::json::{once, peers, put_addr, put_int, put_key, put_text, put_value};
 use crate::view::time::Utc;
 
 /// Writes objects with all fields, or with some in a given order.
@@ -14,17 +12,6 @@ pub struct Json {
     fields: Option<Vec<Field>>,
     time: Utc,
     owners: Owners,
-}
-
-/// Each name once, where it comes first: keys of an object differ.
-pub fn once<T: Copy + PartialEq>(names: &[T]) -> Vec<T> {
-    let mut once = Vec::new();
-    for &name in names {
-        if !once.contains(&name) {
-            once.push(name);
-        }
-    }
-    once
 }
 
 impl Json {
@@ -119,264 +106,15 @@ impl Json {
     }
 }
 
-/// A list of strings, as JSON text.
-pub fn list(out: &mut Vec<u8>, items: &[String]) {
-    put_array(out, items, |out, item| put_text(out, item));
-}
-
-/// A list of processes, as JSON text.
-pub fn peers(out: &mut Vec<u8>, peers: &[Peer]) {
-    put_array(out, peers, |out, peer| {
-        out.extend_from_slice(b"{\"pid\":");
-        put_int(out, peer.pid);
-        out.extend_from_slice(b",\"comm\":");
-        put_text(out, &peer.comm);
-        if let Some(sock) = peer.sock {
-            out.extend_from_slice(b",\"sock\":");
-            put_int(out, sock);
-        }
-        out.push(b'}');
-    });
-}
-
-/// Any value, keys in alphabetical order.
-pub fn put_json(out: &mut Vec<u8>, value: &serde_json::Value) {
-    use serde_json::Value as Json;
-    match value {
-        Json::String(text) => put_text(out, text),
-        Json::Array(items) => put_array(out, items, put_json),
-        Json::Object(members) => {
-            out.push(b'{');
-            for (at, (key, value)) in members.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                put_text(out, key);
-                out.push(b':');
-                put_json(out, value);
-            }
-            out.push(b'}');
-        }
-        Json::Null | Json::Bool(_) | Json::Number(_) => {
-            out.extend_from_slice(value.to_string().as_bytes());
-        }
-    }
-}
-
-/// A name of the schema and what stands behind it.
-pub fn put_key(out: &mut Vec<u8>, name: &str) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-/// A value in the shape of its kind.
-pub fn put_value(out: &mut Vec<u8>, time: &mut Utc, value: &Value<'_>) {
-    match value {
-        Value::Time(ns) => {
-            out.push(b'"');
-            time.push(out, *ns);
-            out.push(b'"');
-        }
-        Value::Int(number) => put_int(out, *number),
-        Value::Text(text) => put_text(out, text),
-        Value::Addr(addr) => put_addr(out, *addr),
-        Value::List(items) => list(out, items),
-        Value::Peers(items) => peers(out, items),
-    }
-}
-
-fn put_array<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
-    out.push(b'[');
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        put(out, item);
-    }
-    out.push(b']');
-}
-
-fn put_int<T: itoa::Integer>(out: &mut Vec<u8>, number: T) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn put_addr(out: &mut Vec<u8>, addr: IpAddr) {
-    out.push(b'"');
-    match addr {
-        IpAddr::V4(addr) => {
-            let [a, b, c, d] = addr.octets();
-            for octet in [a, b, c] {
-                put_int(out, octet);
-                out.push(b'.');
-            }
-            put_int(out, d);
-        }
-        IpAddr::V6(addr) => out.extend_from_slice(addr.to_string().as_bytes()),
-    }
-    out.push(b'"');
-}
-
-/// A string that no terminal obeys even unescaped by a JSON reader: control, invisible and
-/// reordering characters are written as `\uXXXX`, which JSON readers turn back.
-pub fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    if text
-        .bytes()
-        .all(|b| matches!(b, 0x20..0x7f) && b != b'"' && b != b'\\')
-    {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        text.chars().for_each(|c| put_char(out, c));
-    }
-    out.push(b'"');
-}
-
-fn put_char(out: &mut Vec<u8>, c: char) {
-    match c {
-        '"' => out.extend_from_slice(b"\\\""),
-        '\\' => out.extend_from_slice(b"\\\\"),
-        '\n' => out.extend_from_slice(b"\\n"),
-        '\r' => out.extend_from_slice(b"\\r"),
-        '\t' => out.extend_from_slice(b"\\t"),
-        c if c.is_control() || is_deceptive(c) => {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        }
-        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
-}
-
-/// The fields of owners as they stand in an object, each with a comma behind it.
-///
-/// A table with one place per owner, found by its numbers: another owner at the same place takes it
-/// over, so nothing has to be cleaned up.
-struct Owners {
-    entries: Box<[Encoded]>,
-}
-
-#[derive(Clone, Default)]
-struct Encoded {
-    owner: Owner,
-    json: Vec<u8>,
-}
-
-/// What makes the fields of an owner. It holds on to the context, so that no other can be at the same
-/// address.
-#[derive(Clone, Default)]
-struct Owner {
-    /// pid, tid, ppid, uid, gid.
-    ids: [Option<u32>; 5],
-    comm: Option<Comm>,
-    context: Option<Arc<Context>>,
-}
-
-impl Owners {
-    const BITS: u32 = 9;
-
-    fn new() -> Self {
-        Self {
-            entries: vec![Encoded::default(); 1 << Self::BITS].into(),
-        }
-    }
-
-    fn encoded(&mut self, event: &Event) -> &[u8] {
-        let context = event.context.as_ref().map_or(0, |x| Arc::as_ptr(x) as u64);
-        // Fibonacci hashing: addresses differ in their middle bits, threads in their last ones.
-        let at = ((context >> 4) ^ u64::from(event.tid.unwrap_or(0)))
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            >> (64 - Self::BITS);
-        let entry = &mut self.entries[at as usize];
-        if !entry.owner.is_of(event) {
-            entry.owner = Owner::of(event);
-            entry.json.clear();
-            entry.owner.put(&mut entry.json);
-        }
-        &entry.json
-    }
-}
-
-impl std::fmt::Debug for Owners {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Owners").finish_non_exhaustive()
-    }
-}
-
-impl Owner {
-    fn of(event: &Event) -> Self {
-        Self {
-            ids: ids(event),
-            comm: event.comm,
-            context: event.context.clone(),
-        }
-    }
-
-    fn is_of(&self, event: &Event) -> bool {
-        self.ids == ids(event)
-            && self.comm == event.comm
-            && match (&self.context, &event.context) {
-                (Some(mine), Some(its)) => Arc::ptr_eq(mine, its),
-                (mine, its) => mine.is_none() && its.is_none(),
-            }
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        for (field, id) in [Field::Pid, Field::Tid, Field::Ppid, Field::Uid, Field::Gid]
-            .into_iter()
-            .zip(self.ids)
-        {
-            if let Some(id) = id {
-                put_key(out, field.as_str());
-                put_int(out, id);
-                out.push(b',');
-            }
-        }
-        if let Some(comm) = &self.comm {
-            put_key(out, Field::Comm.as_str());
-            put_text(out, &comm.text());
-            out.push(b',');
-        }
-        if let Some(context) = &self.context {
-            put_context(out, context);
-        }
-    }
-}
-
-fn ids(event: &Event) -> [Option<u32>; 5] {
-    [event.pid, event.tid, event.ppid, event.uid, event.gid]
-}
-
-fn put_context(out: &mut Vec<u8>, context: &Context) {
-    let text = |out: &mut Vec<u8>, field: Field, value: &Option<String>| {
-        if let Some(value) = value {
-            put_key(out, field.as_str());
-            put_text(out, value);
-            out.push(b',');
-        }
-    };
-    text(out, Field::Exe, &context.exe);
-    if let Some(args) = &context.args {
-        put_key(out, Field::Args.as_str());
-        list(out, args);
-        out.push(b',');
-    }
-    text(out, Field::User, &context.user);
-    if let Some(parents) = &context.parents {
-        put_key(out, Field::Parents.as_str());
-        peers(out, parents);
-        out.push(b',');
-    }
-    text(out, Field::Cgroup, &context.cgroup);
-    text(out, Field::Container, &context.container);
-    text(out, Field::Unit, &context.unit);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::{Context, Peer, Value};
+    use crate::sanitize::is_deceptive;
     use crate::view::lines::samples;
 
     fn line(json: &mut Json, event: &Event) -> String {

@@ -2,7 +2,8 @@
 
 pub(super) mod csv;
 pub(super) mod details;
-pub(super) mod json;
+mod json;
+mod owners;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(super) mod text;
@@ -10,7 +11,7 @@ pub(super) mod text;
 use crate::event::Event;
 
 pub use csv::Csv;
-pub use json::{Json, list, peers, put_json};
+pub use json::Json;
 pub use text::{Style, Text};
 
 /// Turns events into lines of one of the formats.

@@ -4,8 +4,8 @@ mod cell;
 mod text;
 
 use crate::row::{Column, Row};
+use crate::view::json;
 use crate::view::lines::csv::Cells;
-use crate::view::lines::json;
 use crate::view::time::Utc;
 
 pub use text::{Layout, Style, Text};

@@ -7,7 +7,8 @@ use super::{verdict, words};
 use crate::event::{Event, Field};
 use crate::port::{Bind, Client, Report};
 use crate::row::{Column, Row};
-use crate::view::lines::{Json, put_json};
+use crate::view::json::put_json;
+use crate::view::lines::Json;
 use crate::view::rows::put_object;
 use crate::view::time::Utc;
 
