@@ -1,10 +1,13 @@
 //! `portwatch verify`, `query` and `export` as programs, on sessions made here.
 
+mod altered;
 mod export;
+mod flipped;
 mod make;
 #[path = "../program/mod.rs"]
 mod program;
 mod query;
+mod signed;
 mod verify;
 
 use std::fs::File;
