@@ -147,9 +147,13 @@ pub fn spawn_on(terminal: &OwnedFd, mut command: Command) -> Child {
         .stdin(end())
         .stdout(end())
         .stderr(end());
-    // SAFETY: both calls may be made between fork and exec.
+    // SAFETY: all of these calls may be made between fork and exec.
     unsafe {
         command.pre_exec(|| {
+            // The tests may be run by nohup(1), or in the background by a script.
+            for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(number, libc::SIG_DFL);
+            }
             libc::setsid();
             libc::ioctl(0, libc::TIOCSCTTY, 0);
             Ok(())
