@@ -26,6 +26,7 @@ pub mod snapshot;
 pub mod source;
 pub mod table;
 pub mod taken;
+mod threads;
 pub mod user;
 pub mod usual;
 pub mod view;

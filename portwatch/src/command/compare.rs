@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use tokio::task::JoinHandle;
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::{Clock, boot};
@@ -33,7 +33,7 @@ pub struct Compare {
 
 enum Stage {
     Resting(Instant),
-    Taking(JoinHandle<(Result<Box<Rows>>, u64)>),
+    Taking(oneshot::Receiver<(Result<Box<Rows>>, u64)>),
     /// Until everything is told that happened before this time; whether the source was asked for that.
     Settling(Option<Result<Box<Rows>>>, u64, bool),
 }
@@ -86,16 +86,22 @@ impl Compare {
                     sleep_until(*until).await;
                     self.started = Instant::now();
                     let options = self.options.clone();
-                    let task = tokio::task::spawn_blocking(move || {
+                    let (to, taken) = oneshot::channel();
+                    let thread = std::thread::Builder::new().name("snapshot".to_owned());
+                    let thread = thread.spawn(move || {
                         let snapshot = snapshot::rows(&options).map(Box::new);
-                        (snapshot, Clock::new().wall(boot()))
+                        // Nobody waits for it at the end.
+                        let _ = to.send((snapshot, Clock::new().wall(boot())));
                     });
-                    self.stage = Stage::Taking(task);
+                    self.stage = match thread.context("starting a thread") {
+                        Ok(_) => Stage::Taking(taken),
+                        Err(error) => Stage::Settling(Some(Err(error)), 0, false),
+                    };
                     return Step::Begin;
                 }
-                Stage::Taking(task) => {
-                    let ended = task.await;
-                    let (snapshot, end) = ended.unwrap_or_else(|error| (Err(error.into()), 0));
+                Stage::Taking(taken) => {
+                    let taken = taken.await.context("the thread that took it panicked");
+                    let (snapshot, end) = taken.unwrap_or_else(|error| (Err(error), 0));
                     self.stage = Stage::Settling(Some(snapshot), end + LATE, false);
                 }
                 Stage::Settling(_, until, asked) if self.told < *until => {

@@ -1,11 +1,12 @@
 //! `portwatch report`: a session as an HTML page.
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::file::{self, Existing};
+use super::output::{Output, but_for_a_closed_pipe};
 use super::say;
 use super::trace::summary::verdict;
 use crate::cli::ReportArgs;
@@ -70,12 +71,11 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
     };
     let html = report.html();
     match &to {
-        None => match std::io::stdout().write_all(html.as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(error).context("writing to stdout")?;
-            }
-            _ => {}
-        },
+        None => {
+            let mut output = Output::open(None)?;
+            output.buffer = html.into_bytes();
+            but_for_a_closed_pipe(output.flush())?;
+        }
         Some(path) => {
             write(path, &html, existing)?;
             let mut size = String::new();

@@ -8,6 +8,7 @@ use super::Tier;
 use super::btf::{Btf, KERNEL, Kind, Passed};
 use super::load::Settings;
 use super::plan::{Hook, PLAN};
+use crate::threads::both;
 
 /// See [`Kernel::order`].
 const TASKS_RCU_EXIT: &str = "tasks_rcu_exit_srcu_srcu_data";
@@ -57,13 +58,9 @@ impl<'a> Kernel<'a> {
         let wanted: Vec<(Kind, &str)> = wanted.iter().map(|(k, n)| (*k, n.as_str())).collect();
         // Readers of the same bytes: ours tells offsets, aya's the numbers of functions, and its loader
         // begins with reading them for itself.
-        let (btf, aya, loader) = std::thread::scope(|scope| {
-            let loader = scope.spawn(EbpfLoader::new);
-            let aya = scope.spawn(|| AyaBtf::parse(data, Endianness::default()));
-            let btf = Btf::parse(data, &wanted).with_context(|| format!("reading {KERNEL}"));
-            let loader = loader.join().expect("it does not panic");
-            (btf, aya.join().expect("it returns errors"), loader)
-        });
+        let ours = || Btf::parse(data, &wanted).with_context(|| format!("reading {KERNEL}"));
+        let ayas = || AyaBtf::parse(data, Endianness::default());
+        let (loader, (aya, btf)) = both(EbpfLoader::new, || both(ayas, ours));
         let (btf, aya) = (btf?, aya.context("reading the kernel's BTF")?);
 
         let find = |&(s, m): &(&str, &str)| btf.offset(s, m).unwrap_or(MISSING);

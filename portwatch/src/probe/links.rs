@@ -1,5 +1,7 @@
 //! Attached programs.
 
+use std::thread::Builder;
+
 use super::plan::{Hook, Probe};
 use super::program::Link;
 
@@ -24,7 +26,8 @@ impl Links {
         for links in [first, rest] {
             std::thread::scope(|scope| {
                 for link in links {
-                    scope.spawn(move || drop(link.link));
+                    // What no thread takes is dropped here.
+                    let _ = Builder::new().spawn_scoped(scope, move || drop(link.link));
                 }
             });
         }

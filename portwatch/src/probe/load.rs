@@ -17,6 +17,7 @@ use super::plan::{Hook, PLAN, Probe, Thing};
 use super::program::{self, words};
 use super::report::{Denial, Refusal, Report, Row, Unserved};
 use super::{Tier, copies, permission};
+use crate::threads;
 
 /// The programs, built from `portwatch-ebpf` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/portwatch.o");
@@ -280,18 +281,14 @@ impl Loading<'_> {
         // None of the large ones is left for the end, when other CPUs have no more to do.
         programs.sort_by_key(|&(is_copy, ..)| is_copy);
         let queue = Mutex::new(programs.into_iter());
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(4) {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().expect("held by nobody who panics").next();
-                        let Some((_, program, hook)) = next else {
-                            break;
-                        };
-                        let _ = program::load(program, hook, &self.kernel.aya);
-                    }
-                });
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        threads::all(available.min(4), || {
+            loop {
+                let next = queue.lock().expect("held by nobody who panics").next();
+                let Some((_, program, hook)) = next else {
+                    break;
+                };
+                let _ = program::load(program, hook, &self.kernel.aya);
             }
         });
     }

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -26,8 +27,11 @@ pub fn with<T: Send>(read: impl FnOnce() -> T + Send) -> Result<T> {
         mount().context("tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing")?;
         Ok(read())
     };
-    std::thread::scope(|scope| scope.spawn(inside).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, inside);
+        let thread = thread.context("starting a thread")?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 fn is_tracefs(place: &CStr) -> bool {
@@ -45,8 +49,13 @@ fn mount() -> io::Result<()> {
         // The current directory and root are kept apart from those of other threads first.
         check(libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS))?;
         let none = std::ptr::null();
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+        // The mount that it will be on has to be private: of these, the first that is one. In a chroot / is none.
+        let parents = [PLACES[0], c"/sys/kernel", c"/sys", c"/"];
+        let made_private =
+            |x: &CStr| libc::mount(none, x.as_ptr(), none, libc::MS_PRIVATE, none.cast()) == 0;
+        if !parents.into_iter().any(made_private) {
+            return Err(io::Error::last_os_error());
+        }
         let kind = c"tracefs".as_ptr();
         check(libc::mount(kind, PLACES[0].as_ptr(), kind, 0, none.cast()))
     }

@@ -223,7 +223,10 @@ fn check(path: &Path) -> Result<()> {
     const LEAST: u64 = 512;
     let mut head = Vec::new();
     file.by_ref().take(16).read_to_end(&mut head)?;
-    ensure!(!head.is_empty(), "{name} is empty: not a session");
+    ensure!(
+        !head.is_empty(),
+        "{name} is empty: not a session; if a recording was killed as it began, remove it"
+    );
     ensure!(
         head == MAGIC,
         "{name} is not a session: portwatch record makes them"
@@ -252,7 +255,7 @@ fn version(db: &Connection, path: &Path) -> Result<i32> {
     let id = number("application_id").with_context(damaged)?;
     ensure!(
         id != 0 || number("page_count").with_context(damaged)? > 1,
-        "{name} holds nothing: of a session that was not ended, the file {} belongs beside it",
+        "{name} holds nothing: remove it if its recording was killed as it began; else the file {} belongs beside it",
         journal(path).display()
     );
     ensure!(

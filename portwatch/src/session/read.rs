@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::dictionaries::{Dictionaries, Known, number};
@@ -164,7 +164,12 @@ impl Session {
         let mut rows = statement.query(params![from, to, most])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            let mut event = dictionaries.event(row, 1)?;
+            let event = dictionaries.event(row, 1);
+            let mut event = event.with_context(|| {
+                format!(
+                    "event {id} cannot be read: portwatch verify tells what was done to the session"
+                )
+            })?;
             event.seq = (id - first + 1).cast_unsigned();
             events.push(event);
             next = id + 1;

@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt as _;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +15,7 @@ use super::iterator;
 use super::packed::Packed;
 use super::read::{needs_root, plural};
 use crate::machine::same_numbers;
+use crate::threads;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -76,15 +76,8 @@ impl Holders {
                 current: None,
             }),
         };
-        let parts: Vec<Part> = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..THREADS).map(|_| scope.spawn(|| walk.run())).collect();
-            let own = walk.run();
-            let others = others.into_iter().map(|other| other.join());
-            let others = others.map(|part| part.unwrap_or_else(|panic| resume_unwind(panic)));
-            std::iter::once(own).chain(others).collect()
-        });
         let mut all = Part::default();
-        for part in parts {
+        for part in threads::all(THREADS, || walk.run()) {
             all.pairs.extend(part.pairs);
             all.denied.extend(part.denied);
             all.damaged += part.damaged;

@@ -14,7 +14,6 @@ mod socket;
 
 use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::clock::{Clock, boot};
 use crate::event::{Kind, Origin, Peer, Proto};
 use crate::row::{Row, State};
+use crate::threads::both;
 
 use packed::{Packed, Place};
 
@@ -79,9 +79,9 @@ pub fn take(options: &Options) -> Result<Snapshot> {
 /// As [`take`].
 pub fn rows(options: &Options) -> Result<Rows> {
     let root = options.proc_root.as_deref();
-    let (sockets, holders) = std::thread::scope(|scope| {
-        // Both take most of their time in the kernel.
-        let sockets = scope.spawn(|| {
+    // Both take most of their time in the kernel.
+    let (sockets, holders) = both(
+        || {
             let sockets = read(options)?;
             let mut order = Vec::new();
             let mut listeners = Listeners::default();
@@ -97,16 +97,15 @@ pub fn rows(options: &Options) -> Result<Rows> {
             listeners.0.sort_unstable();
             let order = options.in_order.then(|| sorted(order, &sockets.list));
             Ok::<_, anyhow::Error>((sockets, order, listeners))
-        });
-        let holders = match root {
+        },
+        || match root {
             _ if !options.holders => Ok(Holders::default()),
             Some(root) => Holders::read(root),
             None if options.without_ebpf => Holders::read(Path::new("/proc")),
             None => Holders::of_machine(),
-        };
-        (sockets.join(), holders)
-    });
-    let (sockets, order, listeners) = sockets.unwrap_or_else(|panic| resume_unwind(panic))?;
+        },
+    );
+    let (sockets, order, listeners) = sockets?;
     let Sockets {
         list,
         denied,

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::panic::resume_unwind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +18,7 @@ use super::{Options, proc};
 use crate::event::{Family, Proto};
 use crate::machine::has_network_capability;
 use crate::row::State;
+use crate::threads::both;
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 const TABLES: [(Proto, Family); 4] = [
@@ -93,11 +93,8 @@ impl Reading {
     fn machine(&mut self) -> Result<Namespaces> {
         let own = namespaces::own()?;
         let proc = Path::new("/proc");
-        let all = std::thread::scope(|scope| {
-            let others = scope.spawn(|| Namespaces::of_machine(proc));
-            self.namespace(own);
-            others.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })?;
+        let (all, ()) = both(|| Namespaces::of_machine(proc), || self.namespace(own));
+        let all = all?;
         if all.known.keys().all(|&netns| netns == own) {
             return Ok(all);
         }

@@ -197,6 +197,43 @@ fn without_permission_a_tier_that_is_asked_for_is_an_error() {
     assert!(said.contains("CAP_BPF"), "{said}");
 }
 
+/// As with a limit of processes, which is one of threads, too.
+#[test]
+fn where_no_thread_can_be_had_it_does_without_or_says_so() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let run = |words: &str| {
+        let (folder, mut command) = for_nobody();
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), all).unwrap();
+        let limit = libc::rlimit {
+            rlim_cur: 1,
+            rlim_max: 1,
+        };
+        command.args(words.split(' ')).current_dir(folder.path());
+        // SAFETY: the call may be made between fork and exec, and reads the structure.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NPROC, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let (code, _, said) = outcome(command.output().unwrap());
+        let left = std::fs::read_dir(folder.path()).unwrap().count() - 1;
+        (code, left, said)
+    };
+    for words in ["list", "who 1", "trace -d 100ms"] {
+        let (code, _, said) = run(words);
+        assert_eq!(code, Some(0), "{words}: {said}");
+    }
+    for words in ["record s.db -d 100ms", "trace -- true"] {
+        let (code, left, said) = run(words);
+        assert_eq!((code, left), (Some(1), 0), "{words}: {said}");
+        let why = "starting a thread: Resource temporarily unavailable";
+        assert!(said.contains(why), "{words}: {said}");
+    }
+}
+
 #[test]
 fn without_permission_own_sockets_have_owners_and_others_do_not() {
     let _alone = alone();

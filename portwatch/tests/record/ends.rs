@@ -1,5 +1,6 @@
 //! What ends a recording, and what stays of one that was ended.
 
+use std::io::BufRead as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -70,6 +71,29 @@ pub fn killed() {
         assert_eq!(unfinished(&file), [1]);
     }
     assert!(kept * 2 > ROUNDS, "{kept} of {ROUNDS} times");
+}
+
+/// Later on it may have no more open files.
+pub fn blinded() {
+    let (_folder, file) = place();
+    let mut recording = Recording::start(&mut record(&file, &[]));
+    let limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let pid = recording.child.id().cast_signed();
+    let mut line = String::new();
+    // The first one is taken by then.
+    std::thread::sleep(Duration::from_secs(2));
+    // SAFETY: reads the structure, and writes nothing.
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+    while !line.contains("open sockets cannot be read: ") {
+        line.clear();
+        assert!(recording.stderr.read_line(&mut line).unwrap() > 0);
+    }
+    assert!(line.contains("Too many open files"), "{line}");
+    recording.stop();
 }
 
 /// Runs a script where mounts are its own, with the program as `$0` and a folder as `$1`.

@@ -83,6 +83,7 @@ fn main() {
                 truth::shortest,
             ),
             ("a_file_that_is_taken_away_ends_it", root, ends::taken_away),
+            ("a_snapshot_that_fails_is_told", root, ends::blinded),
             ("an_ordinary_user_records_by_polling", None, truth::polling),
             (
                 "each_file_has_the_accounts_until_then",

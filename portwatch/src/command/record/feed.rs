@@ -43,6 +43,8 @@ pub struct Feed {
     compare: Option<Compare>,
     /// Whether there was a snapshot.
     seeded: bool,
+    /// Whether the last one could not be had.
+    failed: bool,
     clock: Clock,
     shared: Arc<Shared>,
     progress: Progress,
@@ -61,6 +63,7 @@ impl Feed {
             news,
             compare,
             seeded: false,
+            failed: false,
             clock: Clock::new(),
             shared,
             progress,
@@ -155,16 +158,19 @@ impl Feed {
         }
     }
 
-    /// Says what cannot be seen, once.
+    /// Says what cannot be seen, once, and that nothing is, once until something is again.
     fn snapshot(&mut self, source: &Source, rows: Result<Box<Rows>>) -> Option<Box<Rows>> {
+        let first = !std::mem::replace(&mut self.seeded, true);
+        let failed_before = std::mem::replace(&mut self.failed, rows.is_err());
         let limits = match &rows {
-            Ok(rows) => rows.limits.clone(),
-            Err(error) => vec![format!("open sockets cannot be read: {error:#}")],
+            // Polling has said so.
+            Ok(rows) if first && matches!(source, Source::Live(_)) => rows.limits.clone(),
+            Err(error) if !failed_before => vec![format!("open sockets cannot be read: {error:#}")],
+            _ => Vec::new(),
         };
-        // Polling has said so.
-        if !std::mem::replace(&mut self.seeded, true) && matches!(source, Source::Live(_)) {
+        for limit in limits {
             self.progress.clear();
-            limits.iter().for_each(|limit| say(limit));
+            say(&limit);
         }
         rows.ok()
     }
@@ -198,9 +204,13 @@ impl Feed {
     pub async fn join(self, thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
         self.progress.clear();
         drop(self.to);
-        let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
+        while !thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         say_notes(&self.shared, &self.progress);
-        ended.unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the recorder panicked")))
     }
 
     /// Nanoseconds since the Unix epoch, on the clock of the events.

@@ -138,7 +138,13 @@ pub async fn run(args: RecordArgs) -> Result<Exit> {
     let (to, messages) = tokio::sync::mpsc::channel(WAITING);
     // Started here, it has no more capabilities than this thread has left.
     let thread = std::thread::Builder::new().name("recorder".to_owned());
-    let thread = thread.spawn(move || recorder.record(file, messages))?;
+    // In this order: where there is no thread, the file is closed before the recorder deletes it.
+    let work = (file, messages, recorder);
+    let thread = thread.spawn(move || {
+        let (file, messages, recorder) = work;
+        recorder.record(file, messages)
+    });
+    let thread = thread.context("starting a thread")?;
     let shown = args.output.is_none() && command.is_none();
     let compare = (command.is_none()).then(|| Compare::new(options.snapshot()));
     let mut feed = Feed::new(to, news, compare, shared, Progress::new(shown));

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::compare::{Compare, Step};
 use super::list::hint;
 use super::signals::{Asked, ScreenSignals};
-use super::trace::{Particular, not_observed, other_numbers, polling, summary, unused};
+use super::trace::{Particular, not_observed, of_processes, polling, summary, unused};
 use super::{filter, netns, say, wrong_usage};
 use crate::cli::{FilterArgs, TopArgs};
 use crate::clock::{Clock, boot};
@@ -94,7 +94,7 @@ pub async fn run(args: TopArgs) -> Result<Exit> {
     // The screen's first line has room for a part of what could not be seen.
     let missing = not_observed(&source);
     match &source {
-        Source::Live(_) => other_numbers().iter().for_each(|text| say(text)),
+        Source::Live(_) => of_processes().iter().for_each(|text| say(text)),
         Source::Poll(poll, why) => say(&polling(poll, why.as_ref())),
         Source::Session(_) => {}
     }

@@ -39,9 +39,10 @@ impl Terminal {
     }
 
     pub fn enter() -> Result<Self> {
-        let taken = ratatui::try_init().context("taking the terminal")?;
-        std::thread::spawn(end_with_terminal);
-        Ok(Self(Some(taken)))
+        let taken = Self(Some(ratatui::try_init().context("taking the terminal")?));
+        let watch = std::thread::Builder::new().spawn(end_with_terminal);
+        watch.context("starting a thread")?;
+        Ok(taken)
     }
 
     /// Gives the terminal back to the shell, as Ctrl-Z does, and takes it again when it wakes us.

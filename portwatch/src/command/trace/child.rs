@@ -101,7 +101,8 @@ pub fn hold(words: &[OsString], stdout_to_stderr: bool) -> Result<Held> {
                     let _ = ended_sender.send(ended);
                 }
             }
-        })?;
+        })
+        .context("starting a thread")?;
     let mut bytes = [0; 4];
     if pid.read_exact(&mut bytes).is_err() {
         let error = match started.recv() {

@@ -8,7 +8,7 @@ pub(super) mod summary;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use caps::Capability;
+use caps::{CapSet, Capability};
 use jiff::SignedDuration;
 
 use super::holders::Holders;
@@ -253,7 +253,7 @@ pub fn greet(source: &mut Source, given: &Particular) {
     match source {
         Source::Live(live) => {
             say(&tracing(live.report()));
-            other_numbers().iter().for_each(|text| say(text));
+            of_processes().iter().for_each(|text| say(text));
         }
         Source::Poll(poll, why) => {
             say(&polling(poll, why.as_ref()));
@@ -266,12 +266,16 @@ pub fn greet(source: &mut Source, given: &Particular) {
     unused(source, given).iter().for_each(|text| say(text));
 }
 
-/// That processes have other numbers here than the kernel tells, where they do.
-pub(super) fn other_numbers() -> Option<String> {
-    let why = same_numbers().err()?;
-    Some(format!(
-        "pid, ppid, tid and parents are the kernel's: {why}"
-    ))
+/// What processes are told otherwise here, or not wholly, a sentence each.
+pub(super) fn of_processes() -> Vec<String> {
+    let numbers = same_numbers().err();
+    let numbers = numbers.map(|why| format!("pid, ppid, tid and parents are the kernel's: {why}"));
+    let sees_all =
+        caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).unwrap_or(true);
+    let exe =
+        "without CAP_SYS_PTRACE, exe of other users' processes is missing where they ran before";
+    let exe = (!sees_all).then(|| exe.to_owned());
+    numbers.into_iter().chain(exe).collect()
 }
 
 /// What was asked for in vain, a sentence each.
