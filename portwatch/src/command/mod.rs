@@ -34,6 +34,9 @@ use crate::sanitize;
 /// How often to look whether the reader of our output is still there, when nothing is written.
 const READER_CHECK: Duration = Duration::from_millis(500);
 
+/// How long a full pipe on stderr that does not block is waited for, in milliseconds.
+const PATIENCE: i32 = 1000;
+
 /// Arguments that parse but make no sense: exit code 2.
 #[derive(Debug)]
 struct WrongUsage(Error);
@@ -106,10 +109,10 @@ fn run(cli: Cli) -> Result<Exit> {
 
 /// One line on stderr. Nobody may be there to read it, which is no reason to stop.
 fn say(text: &str) {
-    use std::io::Write as _;
     // Names of files and what is in them may be hostile.
     let lines: Vec<_> = text.lines().map(sanitize::escaped).collect();
-    let _ = writeln!(std::io::stderr(), "portwatch: {}", lines.join("\n"));
+    let line = format!("portwatch: {}\n", lines.join("\n"));
+    let _ = output::write_all(std::io::stderr(), line.as_bytes(), PATIENCE);
 }
 
 impl std::fmt::Display for WrongUsage {

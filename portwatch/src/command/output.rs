@@ -1,8 +1,8 @@
 //! Where lines go: stdout or a file, in large pieces, never held back.
 
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::io::{ErrorKind, IsTerminal as _, Write};
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -49,33 +49,40 @@ impl Output {
     /// # Errors
     /// When it cannot be written; [`is_closed_pipe`] tells a reader that left from trouble.
     pub fn flush(&mut self) -> Result<()> {
-        let mut rest = self.buffer.as_slice();
-        while !rest.is_empty() {
-            match self.file.write(rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Another program that has the same terminal or pipe may have made it so.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(self.file.as_raw_fd(), libc::POLLOUT, -1);
-                }
-                Err(error) => {
-                    self.buffer.clear();
-                    let place = match &self.path {
-                        Some(path) => path.display().to_string(),
-                        None => "stdout".to_owned(),
-                    };
-                    return Err(error).with_context(|| format!("writing to {place}"));
-                }
-            }
-        }
+        let written = write_all(&self.file, &self.buffer, -1);
         self.buffer.clear();
-        Ok(())
+        written.with_context(|| match &self.path {
+            Some(path) => format!("writing to {}", path.display()),
+            None => "writing to stdout".to_owned(),
+        })
     }
 
     /// Whether nobody will ever read what is written.
     pub fn reader_left(&self) -> bool {
         poll(self.file.as_raw_fd(), 0, 0) & libc::POLLERR != 0
     }
+}
+
+/// Writes all of it, also where that would have to wait: another program that has the same terminal or pipe may
+/// have made it so. Gives up when there is no room for so many milliseconds (-1: never).
+pub fn write_all(
+    mut to: impl Write + AsFd,
+    mut bytes: &[u8],
+    patience: i32,
+) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if poll(to.as_fd().as_raw_fd(), libc::POLLOUT, patience) == 0 && patience >= 0 {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whether an error of [`Output::flush`] says that the reader left, which is a normal end.
@@ -158,5 +165,14 @@ mod tests {
         output.flush().unwrap();
         drop(output);
         assert_eq!(drain.join().unwrap(), 1 << 20);
+    }
+
+    #[test]
+    fn a_pipe_that_stays_full_is_given_up_where_that_is_asked_for() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        // SAFETY: the descriptor is open.
+        unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        let error = write_all(&writer, &[b'x'; 1 << 20], 10).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
 }
