@@ -9,10 +9,8 @@ use std::thread::{Builder, scope};
 pub fn both<A: Send, B>(beside: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
     let work = Mutex::new(Some(beside));
     let begin = || {
-        let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = work.take();
-        drop(work);
-        taken.map(|work| work())
+        let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        work.map(|work| work())
     };
     scope(|scope| {
         let thread = Builder::new().spawn_scoped(scope, begin);
